@@ -1,0 +1,42 @@
+# make demo    the whole story on synthetic people, then the explorer (APP=0: without it)
+# make test    all tests
+# make app     the explorer on runs/ or demo/runs/
+# make bench   measure speed and memory
+# make lint    ruff
+
+PYTHON ?= python3
+OUT ?= demo
+APP ?= 1
+BIN := .venv/bin
+
+.PHONY: demo test app notebooks bench lint clean
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$$($(PYTHON) --version) was found and Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: .venv/installed
+	$(BIN)/lab demo --out $(OUT) $(if $(filter 0,$(APP)),--no-app)
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+app: .venv/installed
+	$(BIN)/lab app
+
+notebooks: .venv/installed
+	$(BIN)/jupyter lab notebooks
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/evaluation.py
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv demo .pytest_cache .ruff_cache

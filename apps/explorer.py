@@ -1,0 +1,55 @@
+"""The explorer: look at what re-ID runs find, and where they look. Start it with `lab app RUNS_DIR`, or
+`LAB_RUNS=RUNS_DIR streamlit run apps/explorer.py`.
+
+This file holds the choices that all pages share; the pages are the files in views/. It reads run folders (lab/runs.py)
+and computes no metric. LAB_DATA names the data set's folder when the images are not where the runs say.
+"""
+
+from pathlib import Path
+
+import streamlit as st
+from choices import choose, plain
+from loaders import find_folder, list_runs
+
+ICON = str(Path(__file__).with_name("icon.svg"))
+STYLE = "<style>.stMainBlockContainer {padding: 4.2rem 2rem 2rem}</style>"  # room for pictures on a projector
+
+
+def main() -> None:
+    st.set_page_config("LUPerson Lab", ICON, layout="wide", initial_sidebar_state=250)
+    st.html(STYLE)
+    page = st.navigation(
+        [
+            st.Page("views/overview.py", title="Overview", icon=":material/leaderboard:", default=True),
+            st.Page("views/rank_lists.py", title="Rank lists", icon=":material/format_list_numbered:"),
+            st.Page("views/attention.py", title="Attention", icon=":material/visibility:"),
+            st.Page("views/training.py", title="Training", icon=":material/show_chart:"),
+        ],
+        position="top",
+    )
+    folder = find_folder()
+    runs, problems = list_runs(folder)
+    if not runs:
+        show_empty(str(folder), problems)
+        st.stop()
+    choose(folder, runs, problems)
+    page.run()
+
+
+def show_empty(folder: str, problems: list[str]) -> None:
+    """What to do when there is nothing to look at."""
+    st.title("LUPerson Lab explorer")
+    st.info(
+        f"There is no run to look at in {plain(folder)}. "
+        "These two commands make some and show them (8 minutes on two cores):"
+    )
+    st.code("lab demo --out demo\nlab app demo/runs", language="bash")
+    st.markdown(
+        "To look at your own runs, give the folder that holds them: `lab app RUNS_DIR`. A run is a folder with "
+        "`config.json` or with `eval/`, as `lab finetune` and `lab evaluate` write it."
+    )
+    for problem in problems:
+        st.error(plain(problem))
+
+
+main()

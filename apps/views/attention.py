@@ -1,0 +1,96 @@
+"""Attention: which pixels of a query decide."""
+
+import numpy as np
+import streamlit as st
+from choices import choose_query, chosen, need_results, plain
+from loaders import attention_maps, data_root, find_mask, stamp
+
+from lab.runs import EvalResult, Run
+from lab.show.figures import attention_overlay, to_png
+from lab.show.images import file_name, find_image, read_picture
+from lab.show.tables import describe_query
+
+ALONE, PAIR = "the query alone", "a pair"
+
+
+def main() -> None:
+    choices = chosen()
+    st.title("Where does it look?")
+    need_results(choices)
+    usable = {name: entry for name, entry in choices.evals.items() if entry[0].checkpoint.is_file()}
+    usable = {name: entry for name, entry in usable.items() if entry[0].config.get("stage") == "finetune"}
+    if not usable:
+        st.info(
+            "Attention needs a fine-tuned model, and none of the chosen runs holds checkpoint.pt. "
+            "Choose another run in the sidebar."
+        )
+        return
+    place, rest = st.columns([1, 4], vertical_alignment="bottom")
+    name = place.selectbox("Run", list(usable), key="attention_run", bind="query-params")
+    run, _, result = usable[name]
+    with rest:
+        query = choose_query(name, result)
+    explain(run, result, query)
+
+
+def explain(run: Run, result: EvalResult, query: int) -> None:
+    left, middle, right = st.columns(3, vertical_alignment="bottom")
+    entries = np.flatnonzero(result.index[query] >= 0)[:20] if result.gallery_path is not None else []
+    subject = left.selectbox("Explain", [ALONE, PAIR], key="explain", bind="query-params")
+    rank = 1
+    if subject == PAIR and len(entries):
+        rank = middle.selectbox(
+            "Gallery crop at rank", [int(entry) + 1 for entry in entries], key="rank", bind="query-params"
+        )
+    strength = right.slider("Overlay strength", 0.0, 1.0, 0.65, 0.05, key="strength", bind="query-params")
+    paths = [str(result.path[query])]
+    if subject == PAIR and len(entries):
+        paths.append(str(result.gallery_path[result.index[query][rank - 1]]))
+    absent = [path for path in paths if find_image(path, data_root()) is None]
+    if absent:
+        st.info(f"The image {plain(file_name(absent[0]))} is not there; set LAB_DATA to the folder of the data set.")
+        return
+    if subject == PAIR:
+        who = "the same person" if result.match[query][rank - 1] else "another person"
+        st.markdown(
+            f"The gallery crop at rank {rank} shows **{who}**, at distance {result.distance[query][rank - 1]:.3f}. "
+            "The maps show what makes the two features similar."
+        )
+    else:
+        st.markdown(f"{describe_query(result, query)}. The maps show what each branch's feature rests on.")
+    for number, path in enumerate(paths):
+        other = paths[1 - number] if len(paths) == 2 else None
+        show_maps(run, path, other, strength, "Query" if number == 0 else f"Rank {rank}")
+
+
+def show_maps(run: Run, path: str, other: str | None, strength: float, title: str) -> None:
+    settings = run.config.get("settings") or {}
+    size = (int(settings.get("height") or 384), int(settings.get("width") or 128))
+    place = [str(find_image(each, data_root())) if each else None for each in (path, other)]
+    try:
+        maps = attention_maps(str(run.checkpoint), stamp(run.checkpoint), *place, size)
+    except Exception as error:  # a checkpoint from anywhere: what is wrong with it is shown, not raised
+        st.error(plain(f"{run.name}: the attention map cannot be computed. {error}"))
+        return
+    image = read_picture(path, data_root())
+    mask = find_mask(path)
+    if mask is not None:
+        from lab.evaluate.attention import energy_on_mask
+
+        maps = {
+            f"{branch}\n{100 * energy_on_mask(values, mask):.0f} % on the person": values
+            for branch, values in maps.items()
+        }
+    picture = to_png(attention_overlay(image, maps, mask, strength, f"{title}: {file_name(path)}"))
+    st.image(picture, alt=f"Attention maps of the branches of {run.name} for {file_name(path)}")
+    st.download_button(
+        "PNG",
+        picture,
+        f"attention-{run.name}-{file_name(path)}.png",
+        "image/png",
+        key=f"png-{title}",
+        icon=":material/download:",
+    )
+
+
+main()

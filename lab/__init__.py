@@ -1,0 +1,16 @@
+"""LUPerson Lab: unsupervised pre-training, fine-tuning and evaluation for person re-identification.
+
+Read the code in this order, each stage is one folder:
+
+1. `lab.data`      what a re-ID data set is (`splits`), how it lies on disk (`readers`), how a crop becomes a tensor
+                   (`crops`), and the synthetic people that need no download (`synthetic`)
+2. `lab.backbone`  the ResNet trunk, and how weights get into it
+3. `lab.pretrain`  MoCo v2 as LUPerson does it: two views (`augment`), two encoders and a queue (`moco`), one loop (`train`)
+4. `lab.finetune`  MGN on labelled identities: `sampler`, `mgn`, `losses`, one loop (`train`)
+5. `lab.evaluate`  features, CMC, mAP, mINP (`metrics`), k-reciprocal re-ranking (`rerank`), Grad-CAM (`attention`)
+6. `lab.show`      figures and tables from results
+7. `lab.runs`      the folder that every stage writes and everything else reads
+8. `lab.cli`       the `lab` command, one thin function per verb; `lab.demo` tells the whole story with them
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,78 @@
+"""The `lab` command: finds the verb, parses its settings, and turns bad input into one sentence and exit code 2.
+
+The verbs themselves are the functions of `lab.verbs`, which is imported only when one is called, so that
+`lab --help` answers at once.
+"""
+
+import functools
+import inspect
+import sys
+
+from lab import __version__
+from lab.errors import InputError
+
+VERBS = {
+    "demo": "the whole story at size tiny on synthetic people, then the explorer",
+    "data check": "layout, counts against the published ones, what was skipped and why",
+    "data synth": "write the synthetic people as a Market-1501 style folder",
+    "pretrain": "pre-train a trunk without labels (MoCo v2 with LUPerson's changes)",
+    "finetune": "fine-tune MGN on a labelled data set",
+    "evaluate": "rank lists, CMC, mAP, mINP of a run, a baseline or feature files",
+    "app": "open the explorer on a folder of runs",
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point. Exit codes: 0 success, 2 wrong usage or bad input, 130 interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments in (["-h"], ["--help"], ["data", "-h"], ["data", "--help"]):
+        print(overview())
+        return
+    if arguments == ["--version"]:
+        print(f"lab {__version__}")
+        return
+    words = 2 if arguments[:1] == ["data"] else 1
+    verb = " ".join(arguments[:words])
+    if verb not in VERBS:
+        _fail(f"there is no verb '{verb}'; choose among {', '.join(VERBS)} (lab --help explains them)")
+    try:
+        _call(verb, arguments[words:])
+    except InputError as error:
+        # one that was raised in a data-loading process arrives with that process's traceback in front of it
+        _fail(str(error).strip().splitlines()[-1].removeprefix("lab.errors.InputError: "))
+    except KeyboardInterrupt:
+        print("\nlab: stopped; what was written so far is kept", file=sys.stderr)
+        sys.exit(130)
+
+
+def overview() -> str:
+    """What `lab --help` prints."""
+    lines = [f"  lab {verb:<12} {sentence}" for verb, sentence in VERBS.items()]
+    return "usage: lab VERB [OPTIONS]\n\n" + "\n".join(lines) + "\n\nlab VERB --help lists every setting with its default."
+
+
+def _call(verb: str, arguments: list[str]) -> None:
+    """Let tyro make the verb's command line from its signature; --size picks the defaults of its settings."""
+    import tyro
+
+    from lab import verbs
+
+    function = getattr(verbs, verb.replace(" ", "_"))
+    parameters = inspect.signature(function).parameters
+    if "size" in parameters and _value_of("--size", arguments) == "tiny":
+        function = functools.partial(function, config=type(parameters["config"].default).tiny())
+    tyro.cli(function, args=arguments, prog=f"lab {verb}", description=inspect.getdoc(getattr(function, "func", function)))
+
+
+def _value_of(option: str, arguments: list[str]) -> str | None:
+    for position, argument in enumerate(arguments):
+        if argument == option and position + 1 < len(arguments):
+            return arguments[position + 1]
+        if argument.startswith(f"{option}="):
+            return argument.removeprefix(f"{option}=")
+    return None
+
+
+def _fail(sentence: str) -> None:
+    print(f"lab: {sentence}", file=sys.stderr)
+    sys.exit(2)

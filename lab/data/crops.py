@@ -1,0 +1,104 @@
+"""How a crop on disk becomes a tensor, and what happens when it cannot be read."""
+
+import io
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import functional as F
+
+from lab.errors import InputError
+
+Image.MAX_IMAGE_PIXELS = 64_000_000  # a crop is small: anything larger is refused by Pillow as a decompression bomb
+
+
+def read_image(source: str | Path | bytes) -> Image.Image:
+    """Decode a picture into RGB, turned the way its EXIF note says; grey, palette and CMYK files become RGB too.
+
+    `source` is a path or the file's bytes. Raises OSError for a file that is missing, truncated or no picture.
+    """
+    stream = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        with Image.open(stream) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError, IndexError) as error:
+        raise OSError(f"not a readable picture: {error}") from error
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """RGB picture -> (3, H, W) uint8."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def resize(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Bicubic resize on the picture, as the published fine-tuning and test transforms do (antialiased)."""
+    return F.resize(image, [height, width], interpolation=F.InterpolationMode.BICUBIC, antialias=True)
+
+
+def find_unreadable(paths: Iterable[str]) -> dict[str, str]:
+    """Decode every picture and return those that cannot be read, path -> reason."""
+    unreadable = {}
+    for path in paths:
+        try:
+            read_image(path)
+        except OSError as error:
+            unreadable[str(path)] = str(error)
+    return unreadable
+
+
+class Crops(Dataset):
+    """Crops with a policy for files that cannot be read: named, counted, replaced, and too many are an error.
+
+    Item i is `(transform(picture), i)`. An unreadable file is replaced by the next readable one (its own index is
+    returned), so that a batch keeps its size; `unreadable` holds the names met by this process. More than
+    `max_unreadable` of them (a share of the crops, at least one file) raise an InputError that names them. With
+    `replace=False`, which evaluation uses, the first unreadable file is the error: a missing picture there would
+    change the result.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        transform: Callable[[Image.Image], object],
+        max_unreadable: float = 0.01,
+        replace: bool = True,
+    ):
+        if not len(paths):
+            raise InputError("there is no crop to read; expected at least one")
+        self.paths = np.asarray(paths, dtype=np.str_)
+        self.transform = transform
+        self.limit = max(1, int(max_unreadable * len(paths)))
+        self.replace = replace
+        self.unreadable: dict[str, str] = {}  # path -> reason
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int):
+        for offset in range(len(self)):
+            position = (index + offset) % len(self)
+            path = str(self.paths[position])
+            if path in self.unreadable:
+                continue
+            try:
+                image = read_image(path)
+            except OSError as error:
+                self._note(path, error)
+                continue
+            return self.transform(image), position
+        raise InputError(f"none of the {len(self)} crops can be read, the first is {self.paths[0]}; check the folder")
+
+    def _note(self, path: str, error: OSError) -> None:
+        self.unreadable[path] = str(error)
+        if not self.replace:
+            raise InputError(f"{path} cannot be read ({error}); replace the file, or take it out of the list") from error
+        if len(self.unreadable) > self.limit:
+            names = ", ".join(list(self.unreadable)[:3])
+            raise InputError(
+                f"{len(self.unreadable)} of {len(self)} crops cannot be read (first: {names}); at most {self.limit} are "
+                "tolerated: mend or remove these files"
+            ) from error

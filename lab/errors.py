@@ -1,0 +1,5 @@
+"""The one exception that means "the user can mend this"."""
+
+
+class InputError(ValueError):
+    """Bad input, said in one sentence: what was found, what was expected, what to do. The command exits with 2."""

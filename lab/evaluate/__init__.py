@@ -1,0 +1,1 @@
+"""Evaluation: features, ranking, CMC, mAP, mINP, re-ranking and attention maps."""

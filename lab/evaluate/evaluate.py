@@ -1,0 +1,245 @@
+"""The evaluation stage: features in, a result in the run folder out.
+
+* `features/<dataset>-{query,gallery}.npz` are made here and used again while crops and weights are the same;
+* `features/<dataset>-{query,gallery}.json` are notes of what they were made from;
+* `eval/<dataset>[-rerank]/` is the result, replaced as a whole.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from lab.backbone import Embedder, pick_device, weights_digest
+from lab.data.splits import ReidDataset, Split
+from lab.errors import InputError
+from lab.evaluate.features import Embed, colour_histogram, extract
+from lab.evaluate.metrics import check_features, check_matches, check_names, evaluate_ranking
+from lab.evaluate.rerank import check_parameters, rerank_blocks
+from lab.runs import EvalResult, Features, Run, write_json
+
+BASELINES = ("histogram", "untrained")
+NAMED = 20  # queries without a match that a result names
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """How to evaluate; the defaults are the published protocol."""
+
+    distance: Literal["cosine", "euclidean"] = "cosine"  # or euclidean (squared, on the features as they are)
+    ap: Literal["step", "trapezoid"] = "step"  # mean precision at each hit, as published; or trapezoid
+    rerank: bool = False  # k-reciprocal re-ranking (Zhong et al., 2017); starts from its variant's own distance
+    variant: Literal["luperson", "euclidean", "torchreid", "jaccard"] = "luperson"  # re-ranking: as which program
+    k1: int = 20  # re-ranking: neighbours that make a neighbourhood
+    k2: int = 6  # re-ranking: encodings that are averaged
+    lambda_value: float = 0.3  # re-ranking: share of the original distance, 0..1
+    height: int | None = None  # of the crops in pixels; None: as the run was trained
+    width: int | None = None
+    batch_size: int = 64  # crops that are embedded at a time
+    num_workers: int = 2  # processes that read crops
+    amp: Literal["off", "auto", "bfloat16"] = "off"  # mixed precision for the features: off, auto or bfloat16
+    device: str = "auto"  # auto, cpu or cuda
+    memory_gb: float = 0.25  # of distances held at a time
+
+    def __post_init__(self):
+        check_names(self.distance, self.ap)
+        check_parameters(self.variant, self.k1, self.k2, self.lambda_value)
+
+
+def evaluate_run(
+    run: Run,
+    embed: Embed | nn.Module,
+    dataset: ReidDataset,
+    config: EvaluateConfig | None = None,
+    progress: bool = True,
+) -> EvalResult:
+    """Extract (or reuse) the features of query and gallery, rank, and write eval/<dataset>[-rerank]/.
+
+    `embed` is a model with `embed(images)` or such a function. Features are used again only if crops, image size and
+    the run's checkpoint are the same; a run without a checkpoint is always embedded anew.
+    """
+    config = config or EvaluateConfig()
+    config = replace(config, height=_size(run, config, "height"), width=_size(run, config, "width"))
+    checkpoint = weights_digest(run.checkpoint) if run.checkpoint.is_file() else None
+    splits, dropped, features = {}, {}, {}
+    for part in ("query", "gallery"):
+        splits[part], dropped[part] = _drop_junk(getattr(dataset, part), part)
+    check_matches(splits["query"], splits["gallery"])
+    for part, split in splits.items():
+        features[part] = _features(run, embed, split, f"{dataset.name}-{part}", checkpoint, config, progress)
+    facts = {
+        "dataset": dataset.name,
+        "root": os.path.commonpath([*dataset.query.path, *dataset.gallery.path]),
+        "model": run.config.get("stage"),
+        "checkpoint": checkpoint,
+        "height": config.height,
+        "width": config.width,
+    }
+    return _evaluate(run, dataset.name, features["query"], features["gallery"], config, facts, dropped, progress)
+
+
+def evaluate_baseline(
+    run: Run,
+    baseline: str,
+    dataset: ReidDataset,
+    config: EvaluateConfig | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> EvalResult:
+    """Evaluate what any training has to beat: "histogram" (colours of six stripes) or "untrained" (random weights).
+
+    The run folder is started with stage "baseline" if it is new; crops are 128 x 64 pixels unless `config` says
+    otherwise. `seed` is that of the random weights of a ResNet-18.
+    """
+    if baseline not in BASELINES:
+        raise InputError(f"there is no baseline '{baseline}'; choose one of {', '.join(BASELINES)}")
+    config = config or EvaluateConfig()
+    config = replace(config, height=config.height or 128, width=config.width or 64)
+    settings = {"baseline": baseline, "height": config.height, "width": config.width, "seed": seed}
+    run = Run.create(run.folder, "baseline", settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        embed = colour_histogram if baseline == "histogram" else Embedder(18)
+    return evaluate_run(run, embed, dataset, config, progress)
+
+
+def evaluate_features(
+    run: Run,
+    name: str,
+    query: Features,
+    gallery: Features,
+    config: EvaluateConfig | None = None,
+    facts: dict | None = None,
+    progress: bool = True,
+) -> EvalResult:
+    """Evaluate features that lie ready and write eval/<name>[-rerank]/; junk (pid -1) is dropped and counted.
+
+    A new run folder is started with stage "features"; in a run that exists the result joins the others. `facts` are
+    more entries for the result's settings, such as the files' names.
+    """
+    config = config or EvaluateConfig()
+    query, junk_query = _drop_junk(query, "query")
+    gallery, junk_gallery = _drop_junk(gallery, "gallery")
+    check_features(query, gallery)
+    if not run.config and not run.evals():
+        run = Run.create(run.folder, "features", config)
+    facts = {"dataset": name, "model": run.config.get("stage"), **(facts or {})}
+    dropped = {"query": junk_query, "gallery": junk_gallery}
+    return _evaluate(run, name, query, gallery, config, facts, dropped, progress)
+
+
+def _evaluate(
+    run: Run,
+    name: str,
+    query: Features,
+    gallery: Features,
+    config: EvaluateConfig,
+    facts: dict,
+    dropped: dict[str, int],
+    progress: bool,
+) -> EvalResult:
+    device, blocks = pick_device(config.device), None
+    rerank = {"variant": config.variant, "k1": config.k1, "k2": config.k2, "lambda": config.lambda_value}
+    if config.rerank:
+        blocks = rerank_blocks(
+            query.values,
+            gallery.values,
+            config.variant,
+            config.k1,
+            config.k2,
+            config.lambda_value,
+            config.memory_gb,
+            device,
+            progress,
+        )
+    result = evaluate_ranking(query, gallery, config.distance, config.ap, blocks, config.memory_gb, device, progress)
+    lonely = np.flatnonzero(result.first_match == 0)
+    settings = {
+        **facts,
+        "distance": config.distance if not config.rerank else None,
+        "ap": config.ap,
+        "rerank": rerank if config.rerank else None,
+        "removed": "same pid and same camid as the query",
+        "junk_dropped": dropped,
+        "queries_without_match": len(lonely),
+        "queries_without_match_named": [str(query.path[i]) or f"row {i}" for i in lonely[:NAMED]],
+        "torch": torch.__version__,
+        "device": device.type,
+    }
+    result = replace(result, settings=settings)
+    run.save_result(f"{name}-rerank" if config.rerank else name, result)
+    return result
+
+
+def _drop_junk(crops: Split | Features, part: str) -> tuple[Split | Features, int]:
+    """Leave out the crops that nobody can be found in (pid -1), and say how many they were."""
+    junk = crops.pid == -1
+    if len(junk) and junk.all():
+        raise InputError(f"the {part} holds {len(junk)} crops, all of them junk (pid -1); expected people")
+    if not junk.any():
+        return crops, 0
+    keep = ~junk
+    if isinstance(crops, Split):
+        return crops.take(keep), int(junk.sum())
+    kept = Features(crops.values[keep], crops.pid[keep], crops.camid[keep], crops.path[keep])
+    return kept, int(junk.sum())
+
+
+def _size(run: Run, config: EvaluateConfig, name: str) -> int:
+    value = getattr(config, name) or run.config.get("settings", {}).get(name)
+    if not value:
+        raise InputError(f"{run.folder} does not say the {name} of its images; give --height and --width in pixels")
+    return int(value)
+
+
+def _features(
+    run: Run,
+    embed: Embed | nn.Module,
+    split: Split,
+    name: str,
+    checkpoint: str | None,
+    config: EvaluateConfig,
+    progress: bool,
+) -> Features:
+    """The features of a split: stored ones if their note says that they were made from the same, else new ones."""
+    dataset, part = name.rsplit("-", 1)
+    note = run.folder / "features" / f"{name}.json"
+    source = _source(split, checkpoint, config)
+    if checkpoint is not None and _read_note(note) == source:
+        return run.features(dataset, part)
+    size, device = (config.height, config.width), pick_device(config.device)
+    found = extract(embed, split, *size, config.batch_size, config.num_workers, device, config.amp, progress, part)
+    try:
+        note.unlink(missing_ok=True)  # a note never lies beside features that it does not vouch for
+        run.save_features(dataset, part, found)
+        write_json(note, source)
+    except OSError as error:
+        raise InputError(f"cannot write {note} ({error.strerror}); give a run folder that is writable") from error
+    return found
+
+
+def _source(split: Split, checkpoint: str | None, config: EvaluateConfig) -> dict:
+    """What features depend on. Crops are told apart by path, size and time, people and cameras by their numbers."""
+    digest = hashlib.sha256()
+    for path in split.path:
+        try:
+            status = os.stat(path)
+            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        except OSError:
+            digest.update(f"{path}\0absent\n".encode())  # reading it will say so
+    digest.update(split.pid.tobytes() + split.camid.tobytes())
+    size = {"height": config.height, "width": config.width}
+    return {"checkpoint": checkpoint, "crops": digest.hexdigest(), **size, "amp": config.amp}
+
+
+def _read_note(file: Path) -> dict | None:
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None  # a note that is absent or broken promises nothing: the features are made anew

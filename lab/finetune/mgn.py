@@ -1,0 +1,237 @@
+"""MGN: one shared trunk, three branches, eight heads that look at the whole person, at halves and at thirds.
+
+    images (B, 3, H, W) -> backbone -> b1 -> [extra BN] -> whole                -> b1
+       stem, layer1-2,                  b2 -> [extra BN] -> whole, 2 stripes     -> b2, b21, b22
+       layer3[0]                        b3 -> [extra BN] -> whole, 3 stripes     -> b3, b31, b32, b33
+
+Each branch owns a copy of the rest of layer3 and of layer4, each head pools its map, reduces it to 256 numbers and
+batch-normalises them; the eight side by side are the descriptor. State-dict keys are those of the published model.
+Legend: B images in a batch, C trunk channels, h x w map size, 256 numbers per head.
+"""
+
+import copy
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lab.backbone import normalise, register_pixel_statistics, resnet
+from lab.errors import InputError
+
+# head: its branch, into how many stripes that branch's map is cut, and which of them it sees; the order of the
+# descriptor
+HEADS = {
+    "b1": ("b1", 1, 0),
+    "b2": ("b2", 1, 0),
+    "b3": ("b3", 1, 0),
+    "b21": ("b2", 2, 0),
+    "b22": ("b2", 2, 1),
+    "b31": ("b3", 3, 0),
+    "b32": ("b3", 3, 1),
+    "b33": ("b3", 3, 2),
+}
+BRANCHES = ("b1", "b2", "b3")
+HEAD_DIM = 256
+# Of LUPerson, as in the published fine-tuning configuration: its red std is 63.872 where pre-training used 67.83.
+PIXEL_MEAN = (89.896, 79.200, 80.073)
+PIXEL_STD = (63.872, 64.305, 63.839)
+# has bottlenecks, blocks in layer1..layer4 -> depth
+DEPTHS = {
+    (False, 2, 2, 2, 2): 18,
+    (False, 3, 4, 6, 3): 34,
+    (True, 3, 4, 6, 3): 50,
+    (True, 3, 4, 23, 3): 101,
+    (True, 3, 8, 36, 3): 152,
+}
+
+
+class GeM(nn.Module):
+    """Generalised-mean pooling: p 1 is the average, a large p the maximum, and the power is learned.
+
+    (B, C, h, w) -> (B, C, 1, 1).
+    """
+
+    def __init__(self, p: float = 3.0, eps: float = 1e-6):
+        super().__init__()
+        self.p = nn.Parameter(torch.full((1,), p))
+        self.eps = eps
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.clamp(min=self.eps).pow(self.p).mean(dim=(2, 3), keepdim=True).pow(1 / self.p)
+
+
+class Head(nn.Module):
+    """Pool a map and reduce it to 256 batch-normalised numbers; `classifier.weight` has a direction per identity.
+
+    The same numbers go to the triplet loss, to the classifier and into the descriptor ("neck feature after"). The
+    batch norm's bias stays 0, so that features are centred for the cosine.
+    """
+
+    def __init__(self, channels: int, num_classes: int):
+        super().__init__()
+        self.pool_layer = GeM()
+        self.bottleneck = nn.Sequential(nn.Conv2d(channels, HEAD_DIM, 1, bias=False), nn.BatchNorm2d(HEAD_DIM))
+        self.classifier = nn.Linear(HEAD_DIM, num_classes, bias=False)
+        nn.init.kaiming_normal_(self.bottleneck[0].weight, mode="fan_out")
+        nn.init.normal_(self.bottleneck[1].weight, 1.0, 0.02)
+        self.bottleneck[1].bias.requires_grad_(False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.bottleneck(self.pool_layer(maps)).flatten(1)  # (B, 256)
+
+
+class MGN(nn.Module):
+    """The multiple granularity network on a ResNet trunk, as LUPerson fine-tunes it (section 5.1).
+
+    `num_classes` identities to tell apart in training, `depth` 18, 34, 50, 101 or 152, `extra_bn` one more batch norm
+    on each branch's map, which the paper uses with trunks that were pre-trained without labels. `last_stride` of
+    layer4 is 1 in all three branches; 2 saves three quarters of their work, for a CPU. Images are RGB, uint8 or float
+    in 0..255, and are taken at the size they have.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        depth: int = 50,
+        extra_bn: bool = True,
+        pixel_mean: tuple[float, ...] = PIXEL_MEAN,
+        pixel_std: tuple[float, ...] = PIXEL_STD,
+        last_stride: int = 1,
+    ):
+        super().__init__()
+        register_pixel_statistics(self, pixel_mean, pixel_std)
+        trunk = resnet(depth)
+        channels = trunk.feature_size
+        for module in trunk.layer4[0].modules():
+            if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
+                module.stride = (last_stride, last_stride)
+        stem = (trunk.conv1, trunk.bn1, trunk.relu, trunk.maxpool)
+        self.backbone = nn.Sequential(*stem, trunk.layer1, trunk.layer2, trunk.layer3[0])
+        for branch in BRANCHES:
+            own = nn.Sequential(nn.Sequential(*trunk.layer3[1:]), trunk.layer4)
+            self.add_module(branch, copy.deepcopy(own))
+            for head, (of_branch, _, _) in HEADS.items():
+                if of_branch == branch:
+                    self.add_module(f"{head}_head", Head(channels, num_classes))
+        self.extra_bn, self.last_stride = extra_bn, last_stride
+        for branch in BRANCHES if extra_bn else ():
+            self.add_module(f"heads_extra_bn_{branch}", nn.BatchNorm2d(channels))
+
+    def maps(self, images: Tensor) -> dict[str, Tensor]:
+        """What each branch sees before pooling: branch name -> (B, C, h, w)."""
+        shared = self.backbone(normalise(self, images))
+        maps = {branch: self.get_submodule(branch)(shared) for branch in BRANCHES}
+        if self.extra_bn:
+            maps = {branch: self.get_submodule(f"heads_extra_bn_{branch}")(map_) for branch, map_ in maps.items()}
+        return maps
+
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """What each head says: head name -> (B, 256), in the order of the descriptor.
+
+        A map that does not divide into equal stripes gives the upper ones a row more (8 rows: 3, 3, 2), which is what
+        the published torch.chunk does wherever that yields the right number of stripes.
+        """
+        maps = self.maps(images)
+        features = {}
+        for head, (branch, stripes, position) in HEADS.items():
+            stripe = maps[branch].tensor_split(stripes, dim=2)[position]
+            features[head] = self.get_submodule(f"{head}_head")(stripe)
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The heads side by side as one descriptor of unit length: (B, 3, H, W) RGB 0..255 -> (B, 2048)."""
+        return F.normalize(torch.cat(list(self.features(images).values()), dim=1).float())
+
+    @torch.inference_mode()
+    def embed(self, images: Tensor) -> Tensor:
+        """The descriptor for retrieval: `forward` in eval mode, without gradients."""
+        self.eval()
+        return self(images)
+
+    def class_weights(self) -> dict[str, Tensor]:
+        """Head name -> (identities, 256), the directions that a head's features are compared with in training."""
+        return {head: self.get_submodule(f"{head}_head").classifier.weight for head in HEADS}
+
+    def trunk_parts(self) -> list[nn.Module]:
+        """The modules that pre-training fills: the shared trunk and the three branches."""
+        return [self.backbone, *(self.get_submodule(branch) for branch in BRANCHES)]
+
+    def heads(self) -> list[Head]:
+        return [self.get_submodule(f"{head}_head") for head in HEADS]
+
+    def trunk_targets(self) -> dict[str, list[str]]:
+        """ResNet key -> the keys here that hold it: one in the shared trunk, or one in each of the three branches."""
+        targets: dict[str, list[str]] = {}
+        for key in self.state_dict():
+            name = _trunk_name(key)
+            if name is not None:
+                targets.setdefault(name, []).append(key)
+        return targets
+
+
+def from_official(state_dict: Mapping[str, Tensor], last_stride: int = 1) -> MGN:
+    """Build the MGN that a released fine-tuned checkpoint holds; `state_dict` is that file's entry `model`.
+
+    Depth, number of identities and extra batch norm come from the tensors, and so do the pixel statistics that it was
+    trained with; only `last_stride` leaves no trace in them. Raises InputError, which says what the given thing looks
+    like instead.
+    """
+    state = {key.removeprefix("module."): value for key, value in state_dict.items()}
+    if "b1_head.classifier.weight" not in state or "backbone.4.0.conv1.weight" not in state:
+        raise InputError(f"these weights are {_looks_like(state)}; expected the `model` entry of a fine-tuned MGN")
+    model = MGN(
+        num_classes=len(state["b1_head.classifier.weight"]),
+        depth=_depth(state),
+        extra_bn="heads_extra_bn_b1.weight" in state,
+        last_stride=last_stride,
+    )
+    for key, value in model.state_dict().items():
+        if key.endswith("num_batches_tracked"):  # counts nothing that matters and is missing in old files
+            state.setdefault(key, torch.zeros_like(value))
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"these MGN weights do not fit ({reason}); expected the published MGN's own keys") from error
+    return model
+
+
+def _depth(state: Mapping[str, Tensor]) -> int:
+    def blocks(prefix: str) -> int:
+        return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
+
+    bottleneck = "backbone.4.0.conv3.weight" in state
+    shape = (bottleneck, blocks("backbone.4."), blocks("backbone.5."), 1 + blocks("b1.0."), blocks("b1.1."))
+    if shape not in DEPTHS:
+        raise InputError(
+            f"these MGN weights have {shape[1:]} blocks in the four layers, which is no ResNet-18/34/50/101/152; "
+            "give a complete fine-tuned checkpoint of one of these"
+        )
+    return DEPTHS[shape]
+
+
+def _looks_like(state: Mapping) -> str:
+    keys = list(state)
+    if "model" in state or "state_dict" in state:
+        return f"a whole checkpoint file with the entries {', '.join(map(str, keys[:6]))}"
+    if any("encoder_q." in key for key in keys):
+        return "a MoCo pre-training checkpoint (encoder_q), which goes to --init of fine-tuning"
+    if "conv1.weight" in state and "layer1.0.conv1.weight" in state:
+        return "a bare ResNet trunk, which goes to --init of fine-tuning"
+    return f"something else (first keys: {', '.join(map(str, keys[:3])) or 'none'})"
+
+
+def _trunk_name(key: str) -> str | None:
+    """'b2.0.3.conv1.weight' -> 'layer3.4.conv1.weight'; None for what no ResNet trunk has."""
+    part, _, rest = key.partition(".")
+    position, _, rest = rest.partition(".")
+    if part == "backbone":
+        names = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3.0"}
+        return f"{names[position]}.{rest}"
+    if part in BRANCHES and position == "0":  # the rest of layer3: its first block stayed in the shared trunk
+        block, _, rest = rest.partition(".")
+        return f"layer3.{int(block) + 1}.{rest}"
+    if part in BRANCHES:
+        return f"layer4.{rest}"
+    return None

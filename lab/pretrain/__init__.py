@@ -1,0 +1,1 @@
+"""Pre-training without labels: MoCo v2 with LUPerson's changes (paper, section 4)."""

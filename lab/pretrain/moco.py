@@ -1,0 +1,188 @@
+"""MoCo v2 (He et al. 2020, Chen et al. 2020) as LUPerson runs it: two encoders, one queue, one loss.
+
+encoder_q sees view_q and learns. encoder_k is its slow moving average, sees view_k and fills the queue with keys. The
+loss asks which of the K+1 keys (the own one, or one of the K in the queue) belongs to the query. A MoCo query is a
+view of a crop, not a re-ID query. Legend: B crops in a batch, C size of the projection, K length of the queue.
+"""
+
+import copy
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lab.backbone import LUPERSON_MEAN, LUPERSON_STD, normalise, register_pixel_statistics, resnet
+from lab.errors import InputError
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What one forward pass returns: `logits` (B, 1+K) / temperature, the own key first; unit-norm `q`, `k` (B, C)."""
+
+    logits: Tensor
+    q: Tensor
+    k: Tensor
+
+    @property
+    def loss(self) -> Tensor:
+        """InfoNCE: cross-entropy of picking the own key among all. Chance level is log(K+1)."""
+        own = torch.zeros(len(self.logits), dtype=torch.long, device=self.logits.device)
+        return F.cross_entropy(self.logits, own)
+
+    @property
+    def accuracy(self) -> Tensor:
+        """Share of queries that are closer to their own key than to every key of the queue."""
+        return (self.logits.argmax(1) == 0).float().mean()
+
+    @property
+    def batch_accuracy(self) -> Tensor:
+        """Share of queries that are closer to their own key than to the other keys of this batch, which have its age.
+
+        While this stays at chance (1/B) and `accuracy` rises, the network tells old keys from new, not people.
+        """
+        return ((self.q @ self.k.T).argmax(1) == torch.arange(len(self.q), device=self.q.device)).float().mean()
+
+
+class MoCo(nn.Module):
+    """The two encoders and the queue. Names and shapes of all tensors are those of the published checkpoints.
+
+    `bn_groups` splits a batch into as many parts, each with its own batch-norm statistics, as the published code's
+    GPUs did; keys are shuffled across the parts. Without it (1) batch norm tells the network which crops share a
+    batch, and it solves the task with that instead of with people (MoCo, section 3.3).
+    """
+
+    def __init__(
+        self,
+        depth: int = 50,
+        dim: int = 128,
+        queue_size: int = 65536,
+        key_momentum: float = 0.999,
+        temperature: float = 0.1,
+        bn_groups: int = 1,
+        pixel_mean=LUPERSON_MEAN,
+        pixel_std=LUPERSON_STD,
+    ):
+        super().__init__()
+        self.queue_size, self.key_momentum, self.temperature, self.bn_groups = (
+            queue_size, key_momentum, temperature, bn_groups,
+        )  # fmt: skip
+        self.encoder_q = _encoder(depth, dim)
+        self.encoder_k = copy.deepcopy(self.encoder_q).requires_grad_(False)
+        self.register_buffer("queue", F.normalize(torch.randn(dim, queue_size), dim=0))
+        self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
+        register_pixel_statistics(self, pixel_mean, pixel_std)
+
+    def forward(self, view_q: Tensor, view_k: Tensor) -> Contrast:
+        """One step: two views (B, 3, H, W) RGB 0..255 -> logits; moves encoder_k and the queue on.
+
+        The logits compare with the queue as it was before this step's keys went in.
+        """
+        q = F.normalize(_in_groups(self.encoder_q, normalise(self, view_q), self.bn_groups))
+        with torch.no_grad():
+            self._update_key_encoder()
+            k = F.normalize(self._encode_keys(normalise(self, view_k)))
+        q, k = q.float(), k.float()
+        own = (q * k).sum(1, keepdim=True)  # (B, 1)
+        others = q @ self.queue.clone().detach()  # (B, K)
+        logits = torch.cat([own, others], dim=1) / self.temperature
+        self._enqueue(k)
+        return Contrast(logits, q, k)
+
+    @torch.no_grad()
+    def _update_key_encoder(self) -> None:
+        """Exponential moving average of the parameters; batch-norm statistics of encoder_k are its own."""
+        k, q = list(self.encoder_k.parameters()), list(self.encoder_q.parameters())
+        torch._foreach_mul_(k, self.key_momentum)
+        torch._foreach_add_(k, q, alpha=1 - self.key_momentum)
+
+    @torch.no_grad()
+    def _encode_keys(self, images: Tensor) -> Tensor:
+        """Keys in the order of `images`, encoded in a random order so that no group holds the crops of a query group."""
+        if self.bn_groups == 1:
+            return self.encoder_k(images)
+        order = torch.randperm(len(images), device=images.device)
+        return _in_groups(self.encoder_k, images[order], self.bn_groups)[order.argsort()]
+
+    @torch.no_grad()
+    def _enqueue(self, keys: Tensor) -> None:
+        """Overwrite the oldest keys of the queue, wrapping around its end."""
+        start = int(self.queue_ptr) % self.queue_size
+        slots = torch.arange(start, start + len(keys), device=keys.device) % self.queue_size
+        self.queue[:, slots] = keys.T
+        self.queue_ptr[0] = (start + len(keys)) % self.queue_size
+
+    @torch.inference_mode()
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB 0..255 -> (B, D) unit norm: the pooled trunk feature, which fine-tuning starts from."""
+        self.eval()
+        trunk, features = self.encoder_q, []
+        hook = trunk.avgpool.register_forward_hook(lambda _module, _input, output: features.append(output.flatten(1)))
+        try:
+            trunk(normalise(self, images))
+        finally:
+            hook.remove()
+        return F.normalize(features[0].float())
+
+    @torch.inference_mode()
+    def project(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB 0..255 -> (B, C) unit norm: the projection that the loss sees, as the published probe uses."""
+        self.eval()
+        return F.normalize(self.encoder_q(normalise(self, images)).float())
+
+    def trunk_targets(self) -> dict[str, list[str]]:
+        """Where a torchvision-named trunk tensor goes: both encoders start from the same weights."""
+        keys = [key for key in self.encoder_q.state_dict() if not key.startswith("fc.")]
+        return {key: [f"encoder_q.{key}", f"encoder_k.{key}"] for key in keys}
+
+
+def from_official(state_dict: dict[str, Tensor]) -> MoCo:
+    """A MoCo with the `state_dict` entry of a published pre-training checkpoint (`module.encoder_q.*`, `module.queue`).
+
+    Depth, projection and queue length are read off the shapes; pixel statistics are LUPerson's, which the published
+    file does not carry. Raises InputError for anything else.
+    """
+    state = {key.removeprefix("module."): value for key, value in state_dict.items()}
+    needed = ("encoder_q.conv1.weight", "encoder_k.conv1.weight", "queue")
+    absent = [key for key in needed if key not in state]
+    if absent:
+        raise InputError(
+            f"no {', '.join(absent)} among the {len(state)} entries; expected the state_dict entry of a raw MoCo "
+            "checkpoint (a converted file holds the trunk alone: load it with load_trunk)"
+        )
+    dim, queue_size = state["queue"].shape
+    model = MoCo(depth_of(state, "encoder_q."), dim, queue_size)
+    report = model.load_state_dict(state, strict=False)
+    missing = [key for key in report.missing_keys if key not in ("pixel_mean", "pixel_std")]
+    if missing or report.unexpected_keys:
+        raise InputError(f"the checkpoint lacks {missing[:3]} and has {report.unexpected_keys[:3]} too much; get it again")
+    return model
+
+
+def depth_of(state: dict[str, Tensor], prefix: str = "") -> int:
+    """Depth of the torchvision-named ResNet in a state dict, from the number of blocks in each layer."""
+    pattern = re.compile(re.escape(prefix) + r"layer(\d)\.(\d+)\.conv1\.weight")
+    found = [match for match in map(pattern.fullmatch, state) if match]
+    blocks = tuple(sum(match[1] == layer for match in found) for layer in "1234")
+    bottleneck = f"{prefix}layer1.0.conv3.weight" in state
+    known = {
+        ((2, 2, 2, 2), False): 18, ((3, 4, 6, 3), False): 34, ((3, 4, 6, 3), True): 50,
+        ((3, 4, 23, 3), True): 101, ((3, 8, 36, 3), True): 152,
+    }  # fmt: skip
+    if (blocks, bottleneck) not in known:
+        raise InputError(f"the layers have {blocks} blocks; expected a ResNet-18, 34, 50, 101 or 152")
+    return known[blocks, bottleneck]
+
+
+def _encoder(depth: int, dim: int) -> nn.Module:
+    """A ResNet with MoCo v2's projection head in place of its classifier."""
+    encoder = resnet(depth)
+    size = encoder.feature_size
+    encoder.fc = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, dim))
+    return encoder
+
+
+def _in_groups(encoder: nn.Module, images: Tensor, groups: int) -> Tensor:
+    """Encode a batch in `groups` parts, each with its own batch-norm statistics, as one GPU after the other would."""
+    return torch.cat([encoder(part) for part in images.chunk(groups)])

@@ -1,0 +1,260 @@
+"""Pre-training: one loop over unlabelled crops (paper, section 4).
+
+Every image becomes two views, MoCo tells its own second view from a queue of others, and the trunk that comes out is
+what fine-tuning starts from. Stages meet on disk: this one leaves `checkpoint.pt` in its run folder.
+"""
+
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from lab.backbone import autocast, load_trunk, pick_device, read_weights, resolve_weights
+from lab.data.crops import Crops
+from lab.errors import InputError
+from lab.pretrain.augment import TwoViews
+from lab.pretrain.moco import Contrast, MoCo
+from lab.runs import Run, replacing
+
+LOG_COLUMNS = ("step", "epoch", "lr", "loss", "accuracy", "batch_accuracy", "chance_loss", "feature_std", "images_per_second")
+AfterEpoch = Callable[[nn.Module, int], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Settings of pre-training; the defaults are LUPerson's (released run_moco.sh; paper, section 4)."""
+
+    depth: int = 50  # ResNet-18, 34, 50, 101 or 152
+    height: int = 256  # pixels of a view
+    width: int = 128  # pixels of a view
+    augmentation: str = "luperson"  # luperson, luperson-erase, moco or moco+erase
+    dim: int = 128  # size of the projection
+    queue_size: int = 65536  # keys of earlier batches to tell the own key from
+    key_momentum: float = 0.999  # share of the old key encoder that a step keeps
+    temperature: float = 0.1  # divides the cosine similarities (the released scripts' value)
+    batch_size: int = 2560  # images per step, two views each
+    bn_groups: int = 8  # parts of a batch with batch-norm statistics of their own; published: 8 GPUs
+    epochs: int = 200  # passes over the images
+    lr: float = 0.3  # learning rate for this batch size, used as it is
+    warmup_epochs: float = 0.0  # epochs of linear warm-up from 0 to lr; published: none
+    sgd_momentum: float = 0.9
+    weight_decay: float = 1e-4
+    seed: int = 0
+    num_workers: int = 8  # processes that read and augment; 0 does it in the training process
+    device: str = "auto"  # auto, cpu or cuda
+    amp: str = "auto"  # auto, bfloat16 or off; auto uses bfloat16 where the hardware has it
+    log_every: int = 20  # steps between rows of log.csv
+    probe_every: int = 10  # epochs between retrieval probes, when a labelled data set is given
+
+    @classmethod
+    def tiny(cls) -> "PretrainConfig":
+        """For two CPU cores: small trunk, small crops, and a queue, momentum and rate that fit some thousand steps.
+
+        The published values belong to 326,400 steps of 2,560 images. In a short run a key momentum of 0.999 would
+        keep the key encoder where it started, and a long queue would hold keys of so different ages that the network
+        learns to tell their age (measured: benchmarks/results/pretraining-recipe.md).
+        """
+        return cls(
+            depth=18, height=128, width=64, queue_size=1024, key_momentum=0.99, batch_size=128, bn_groups=4,
+            epochs=20, lr=0.06, warmup_epochs=0.5, num_workers=2, log_every=5, probe_every=2,
+        )  # fmt: skip
+
+
+def pretrain(
+    run: Run,
+    paths: Sequence[str],
+    config: PretrainConfig,
+    init: str | Path | None = None,
+    after_epoch: AfterEpoch | None = None,
+    progress: bool = True,
+) -> MoCo:
+    """Train MoCo on the images at `paths` and leave checkpoint.pt and log.csv in the run folder.
+
+    A run that was stopped goes on after its last whole epoch. `init` is a checkpoint, a run folder or "shipped".
+    `after_epoch(model, epoch)` is called before the first epoch and after every `probe_every`-th and the last; what
+    it returns goes into the log. Raises InputError for too few images, unreadable ones, useless weights and a loss
+    that is not finite (the last whole epoch's checkpoint stays).
+    """
+    device = pick_device(config.device)
+    _check(config, len(paths))
+    torch.manual_seed(config.seed)
+    model = MoCo(
+        config.depth, config.dim, config.queue_size, config.key_momentum, config.temperature, config.bn_groups
+    )
+    if init is not None:
+        _start_from(model, init, progress)
+    model = model.to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        model.encoder_q.parameters(), config.lr, momentum=config.sgd_momentum, weight_decay=config.weight_decay
+    )
+    crops = Crops(paths, TwoViews(config.height, config.width, config.augmentation))
+    steps_per_epoch = len(crops) // config.batch_size
+    first_epoch, step = _resume(run, model, optimizer)
+    probe: dict[str, float] = after_epoch(model, first_epoch) if after_epoch else {}
+    if step == 0 and probe:
+        run.append_log(dict.fromkeys(LOG_COLUMNS, math.nan) | {"step": 0, "epoch": 0} | probe)
+    bar = tqdm(total=config.epochs * steps_per_epoch, initial=step, unit="step", disable=not progress, desc="pre-training")
+
+    for epoch in range(first_epoch, config.epochs):
+        _seed_everything(config.seed, epoch)
+        model.train()
+        started, images = time.monotonic(), 0
+        loader = _loader(crops, config, device)
+        for position, views in enumerate(loader):
+            lr = learning_rate(epoch, position / steps_per_epoch, config)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            view_q, view_k = _to(views, device).unbind(1)
+            with autocast(device, config.amp):
+                contrast = model(view_q, view_k)
+            loss = contrast.loss
+            _refuse_nan(loss, step, run)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+
+            step, images = step + 1, images + len(views)
+            bar.update()
+            last = position == steps_per_epoch - 1
+            if step % config.log_every == 0 or last:
+                row = _row(step, epoch, lr, contrast, config, images / (time.monotonic() - started))
+                if last and after_epoch and ((epoch + 1) % config.probe_every == 0 or epoch + 1 == config.epochs):
+                    probe = after_epoch(model, epoch + 1)
+                    model.train()
+                    run.append_log(row | probe)
+                else:
+                    run.append_log(row | dict.fromkeys(probe, math.nan))
+                bar.set_postfix(loss=f"{row['loss']:.3f}", accuracy=f"{row['accuracy']:.2f}")
+        save(run, model, optimizer, step, epoch + 1, config)
+    bar.close()
+    return model
+
+
+def learning_rate(epoch: int, within: float, config: PretrainConfig) -> float:
+    """Cosine from lr to 0, one value per epoch as published; a linear warm-up, if any, moves with every step.
+
+    `within` is the fraction of the epoch that is done.
+    """
+    if epoch + within < config.warmup_epochs:
+        return config.lr * (epoch + within) / config.warmup_epochs
+    return config.lr * 0.5 * (1 + math.cos(math.pi * epoch / config.epochs))
+
+
+def save(run: Run, model: MoCo, optimizer: torch.optim.Optimizer, step: int, epoch: int, config: PretrainConfig) -> None:
+    """Write checkpoint.pt; until the new file is whole on disk, the old one stays."""
+    content = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scaler": None,  # bfloat16 needs none
+        "queue": model.queue,
+        "queue_ptr": model.queue_ptr,
+        "step": step,
+        "epoch": epoch,
+        "rng": {"torch": torch.get_rng_state()},
+        "config": asdict(config),
+    }
+    with replacing(run.checkpoint) as temporary:
+        torch.save(content, temporary)
+
+
+def load(path: str | Path) -> MoCo:
+    """The model in a pre-training run's checkpoint.pt, ready to `embed`. Raises InputError."""
+    content = read_weights(resolve_weights(path))
+    if "config" not in content or "queue_size" not in content["config"]:
+        raise InputError(f"{path} is not a checkpoint of `lab pretrain`; give the run folder of a pre-training")
+    config = PretrainConfig(**content["config"])
+    model = MoCo(config.depth, config.dim, config.queue_size, config.key_momentum, config.temperature, config.bn_groups)
+    model.load_state_dict(content["model"])
+    return model.eval()
+
+
+def _check(config: PretrainConfig, count: int) -> None:
+    if count < config.batch_size:
+        raise InputError(f"{count} images are fewer than one batch of {config.batch_size}; give more, or a smaller --batch-size")
+    if config.batch_size % config.bn_groups or config.batch_size // config.bn_groups < 2:
+        raise InputError(
+            f"a batch of {config.batch_size} cannot be split into {config.bn_groups} equal groups of at least 2; "
+            "change --batch-size or --bn-groups"
+        )
+
+
+def _start_from(model: MoCo, init: str | Path, progress: bool) -> None:
+    """Trunk weights into both encoders; the projection head too when the file has one of the same shape."""
+    report = load_trunk(model, init)
+    if progress:
+        print(report)
+    content = read_weights(resolve_weights(init))
+    state = content.get("model", content)
+    head = {key: value for key, value in state.items() if key.startswith(("encoder_q.fc.", "encoder_k.fc."))}
+    own = model.state_dict()
+    if head and all(own[key].shape == value.shape for key, value in head.items()):
+        model.load_state_dict(own | head)
+
+
+def _resume(run: Run, model: MoCo, optimizer: torch.optim.Optimizer) -> tuple[int, int]:
+    """Go on from checkpoint.pt if there is one: (first epoch to do, steps done)."""
+    if not run.checkpoint.exists():
+        run.trim_log(-1)
+        return 0, 0
+    content = read_weights(run.checkpoint)
+    model.load_state_dict(content["model"])
+    optimizer.load_state_dict(content["optimizer"])
+    run.trim_log(content["step"])
+    return content["epoch"], content["step"]
+
+
+def _seed_everything(seed: int, epoch: int) -> None:
+    """Each epoch has random numbers of its own, so that a continued run draws what an unbroken one would."""
+    torch.manual_seed(seed * 1_000_003 + epoch)
+    random.seed(seed * 1_000_003 + epoch)
+
+
+def _loader(crops: Crops, config: PretrainConfig, device: torch.device) -> DataLoader:
+    order = torch.randperm(len(crops)).tolist()
+    return DataLoader(
+        crops,
+        batch_size=config.batch_size,
+        sampler=order,
+        drop_last=True,
+        num_workers=config.num_workers,
+        pin_memory=device.type == "cuda",
+        collate_fn=_views,
+    )
+
+
+def _views(items: list[tuple[Tensor, int]]) -> Tensor:
+    return torch.stack([views for views, _ in items])
+
+
+def _to(views: Tensor, device: torch.device) -> Tensor:
+    return views.to(device, non_blocking=True)
+
+
+def _refuse_nan(loss: Tensor, step: int, run: Run) -> None:
+    if not torch.isfinite(loss):
+        kept = f"the last whole epoch is in {run.checkpoint}" if run.checkpoint.exists() else "no epoch was finished"
+        raise InputError(f"the loss became {loss.item()} at step {step + 1} ({kept}); use a smaller --lr")
+
+
+def _row(step: int, epoch: int, lr: float, contrast: Contrast, config: PretrainConfig, speed: float) -> dict:
+    q = contrast.q.detach()
+    return {
+        "step": step,
+        "epoch": epoch + 1,
+        "lr": lr,
+        "loss": contrast.loss.item(),
+        "accuracy": contrast.accuracy.item(),
+        "batch_accuracy": contrast.batch_accuracy.item(),
+        "chance_loss": math.log(config.queue_size + 1),
+        # 1 when the projections fill the sphere evenly, 0 when all are the same (collapse)
+        "feature_std": float(q.std(0).mean() * np.sqrt(q.shape[1])),
+        "images_per_second": speed,
+    }

@@ -1,0 +1,377 @@
+"""A run is a folder that one stage writes and everything else reads; its layout is the contract between the stages.
+
+    runs/<name>/
+      config.json       stage, settings, seed, versions, git commit, what it was initialised from
+      log.csv           one row per logged step
+      checkpoint.pt     model, optimizer, step, epoch, RNG states, config
+      eval/<dataset>[-rerank]/   result.json, queries.csv, ranks.npz, gallery.csv
+      features/<dataset>-{query,gallery}.npz
+
+This module reads and writes results with numpy and pandas alone, so that the explorer can show a rank list without
+loading torch. Legend: Q queries, G gallery crops, D feature size.
+"""
+
+import csv
+import dataclasses
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lab.errors import InputError
+
+RANKS = 50  # length of the CMC curve and of a stored rank list
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What a model says about a list of crops: `values` (N, D) float32 beside pid, camid and path (N,)."""
+
+    values: np.ndarray
+    pid: np.ndarray
+    camid: np.ndarray
+    path: np.ndarray
+
+    def save(self, file: Path) -> None:
+        with replacing(Path(file)) as temporary, open(temporary, "wb") as stream:
+            np.savez(stream, values=self.values, pid=self.pid, camid=self.camid, path=self.path)
+
+    @classmethod
+    def load(cls, file: Path) -> "Features":
+        """Read a feature file; `path` may be missing in files that were made elsewhere."""
+        file = Path(file)
+        if not file.is_file():
+            raise InputError(f"no feature file at {file}; expected an npz with values, pid and camid")
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                data = {name: arrays[name] for name in arrays.files}
+        except (ValueError, OSError, KeyError) as error:
+            raise InputError(f"{file} cannot be read as an npz of plain arrays ({error}); save it with numpy.savez")
+        missing = [name for name in ("values", "pid", "camid") if name not in data]
+        if missing:
+            raise InputError(f"{file} has no {', '.join(missing)}; expected arrays values (N, D), pid (N,), camid (N,)")
+        count = len(data["values"])
+        data.setdefault("path", np.full(count, "", dtype=np.str_))
+        wrong = [f"{name} {data[name].shape}" for name in ("pid", "camid", "path") if data[name].shape != (count,)]
+        if data["values"].ndim != 2 or wrong:
+            raise InputError(
+                f"{file} holds values {data['values'].shape} and {', '.join(wrong) or 'matching labels'}; "
+                "expected values (N, D) and one pid, camid and path for each of the N rows"
+            )
+        return cls(
+            np.ascontiguousarray(data["values"], dtype=np.float32),
+            data["pid"].astype(np.int64),
+            data["camid"].astype(np.int64),
+            data["path"].astype(np.str_),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class EvalResult:
+    """The outcome of one evaluation: the means, every query's values, and every query's first 50 valid gallery entries.
+
+    `cmc` (50,), `mAP`, `mINP` are fractions over the queries that have a valid match. Per query: `path`, `pid`,
+    `camid`, `ap`, `inp` (NaN without a valid match), `first_match` (1-based rank of the first true match, 0 = none).
+    `index` (Q, 50) int32 into the gallery, `distance` (Q, 50) float32, `match` (Q, 50) bool hold the rank lists
+    without the entries that the protocol removes; -1, NaN and False pad short ones. `gallery_*` (G,) may be None for results
+    made elsewhere.
+    """
+
+    mAP: float  # noqa: N815 (the field's own spelling)
+    mINP: float  # noqa: N815
+    cmc: np.ndarray
+    num_query: int
+    num_valid_query: int
+    num_gallery: int
+    path: np.ndarray
+    pid: np.ndarray
+    camid: np.ndarray
+    ap: np.ndarray
+    inp: np.ndarray
+    first_match: np.ndarray
+    index: np.ndarray
+    distance: np.ndarray
+    match: np.ndarray
+    gallery_path: np.ndarray | None = None
+    gallery_pid: np.ndarray | None = None
+    gallery_camid: np.ndarray | None = None
+    settings: dict = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Write result.json, queries.csv, ranks.npz and gallery.csv; the folder appears whole or not at all."""
+        folder = Path(folder)
+        temporary = _make_sibling(folder)
+        summary = {
+            "mAP": self.mAP,
+            "mINP": self.mINP,
+            "cmc": [float(value) for value in self.cmc],
+            "num_query": self.num_query,
+            "num_valid_query": self.num_valid_query,
+            "num_gallery": self.num_gallery,
+            "settings": self.settings,
+        }
+        (temporary / "result.json").write_text(json.dumps(summary, indent=1) + "\n")
+        columns = {name: getattr(self, name) for name in ("path", "pid", "camid", "ap", "inp", "first_match")}
+        pd.DataFrame(columns).to_csv(temporary / "queries.csv", index=False)
+        np.savez(temporary / "ranks.npz", index=self.index, distance=self.distance, match=self.match)
+        if self.gallery_path is not None:
+            gallery = {"path": self.gallery_path, "pid": self.gallery_pid, "camid": self.gallery_camid}
+            pd.DataFrame(gallery).to_csv(temporary / "gallery.csv", index=False)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> "EvalResult":
+        """Read an eval folder, also one that another program dropped there (gallery.csv may be missing)."""
+        folder = Path(folder)
+        try:
+            summary = json.loads((folder / "result.json").read_text())
+            queries = pd.read_csv(folder / "queries.csv", dtype={"path": str}, keep_default_na=True)
+            with np.load(folder / "ranks.npz", allow_pickle=False) as ranks:
+                lists = {name: ranks[name] for name in ("index", "distance", "match")}
+            gallery = _read_gallery(folder / "gallery.csv")
+            return cls(
+                **{name: summary[name] for name in ("mAP", "mINP", "num_query", "num_valid_query", "num_gallery")},
+                cmc=np.asarray(summary["cmc"], dtype=np.float64),
+                settings=summary.get("settings", {}),
+                path=queries["path"].fillna("").to_numpy(dtype=np.str_),
+                **{name: queries[name].to_numpy() for name in ("pid", "camid", "ap", "inp", "first_match")},
+                **lists,
+                **gallery,
+            )
+        except (OSError, KeyError, ValueError) as error:
+            raise InputError(
+                f"{folder} is not a complete evaluation ({type(error).__name__}: {error}); expected result.json, "
+                "queries.csv and ranks.npz; evaluate the run again"
+            ) from error
+
+
+class Run:
+    """One run folder. Opening it reads config.json if there is one; a folder with only eval/ is a valid run."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.name = self.folder.name
+        config = self.folder / "config.json"
+        try:
+            self.config = json.loads(config.read_text()) if config.is_file() else {}
+        except (ValueError, OSError) as error:
+            raise InputError(f"{config} cannot be read ({error}); restore it or start the run in a new folder") from error
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """Open an existing run; a folder that is none is an InputError."""
+        run = cls(folder)
+        if not run.folder.is_dir():
+            raise InputError(f"no run at {folder}: the folder is not there; give the --out folder of an earlier command")
+        if not run.config and not run.evals():
+            raise InputError(f"{folder} is not a run: it has neither config.json nor eval/; give a run folder")
+        return run
+
+    @classmethod
+    def create(cls, folder: str | Path, stage: str, settings, **facts) -> "Run":
+        """Start the run folder of a stage, or open it again if it holds the same stage with the same settings.
+
+        `settings` is the stage's dataclass, `facts` more entries for config.json (what it was initialised from, its
+        data). Anything else found in the folder is left as it is and reported as an InputError.
+        """
+        config = describe(stage, settings, **facts)
+        run = cls(folder)
+        if run.config:
+            run._refuse_other_config(config)
+            return run
+        if run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
+            raise InputError(f"{folder} already holds something that is not a run; give --out a new folder")
+        try:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            write_json(run.folder / "config.json", config)
+        except OSError as error:
+            raise InputError(f"cannot write the run folder {folder} ({error.strerror}); give --out a writable place") from error
+        return cls(folder)
+
+    def _refuse_other_config(self, config: dict) -> None:
+        if self.config.get("stage") != config["stage"]:
+            raise InputError(
+                f"{self.folder} already holds a run of stage '{self.config.get('stage')}', and '{config['stage']}' was "
+                "to be written; give --out a new folder"
+            )
+        for key in ("settings", "init", "data"):
+            before, now = self.config.get(key), config.get(key)
+            if before != now:
+                what = _first_difference(key, before, now)
+                raise InputError(
+                    f"{self.folder} already holds a run with other settings ({what}); give --out a new folder, or "
+                    "the same settings to go on"
+                )
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def log(self) -> pd.DataFrame:
+        """log.csv as a table, empty if nothing was logged."""
+        file = self.folder / "log.csv"
+        return pd.read_csv(file) if file.is_file() else pd.DataFrame()
+
+    def append_log(self, row: dict) -> None:
+        """Add one row to log.csv; the first row fixes the columns."""
+        file = self.folder / "log.csv"
+        new = not file.exists()
+        if not new:
+            with open(file, newline="") as stream:
+                columns = next(csv.reader(stream))
+            if columns != list(row):
+                raise ValueError(f"log row has columns {list(row)}, the file has {columns}")
+        with open(file, "a", newline="") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def trim_log(self, step: int) -> None:
+        """Drop the rows after `step`, which a run that goes on from a checkpoint will write again."""
+        log = self.log()
+        if len(log) and (log["step"] > step).any():
+            with replacing(self.folder / "log.csv") as temporary:
+                log[log["step"] <= step].to_csv(temporary, index=False)
+
+    def evals(self) -> list[str]:
+        """Names of the evaluations, e.g. ["synthetic", "synthetic-rerank"]."""
+        return sorted(file.parent.name for file in self.folder.glob("eval/*/result.json"))
+
+    def result(self, name: str) -> EvalResult:
+        result = EvalResult.load(self.folder / "eval" / name)
+        if result.gallery_path is None:
+            file = self._feature_file(name.removesuffix("-rerank"), "gallery")
+            if file.is_file():
+                gallery = Features.load(file)
+                result = dataclasses.replace(
+                    result, gallery_path=gallery.path, gallery_pid=gallery.pid, gallery_camid=gallery.camid
+                )
+        return result
+
+    def save_result(self, name: str, result: EvalResult) -> Path:
+        folder = self.folder / "eval" / name
+        try:
+            result.save(folder)
+        except OSError as error:
+            raise InputError(f"cannot write {folder} ({error.strerror}); give a run folder that is writable") from error
+        return folder
+
+    def features(self, dataset: str, part: str) -> Features:
+        """Stored features; `part` is "query" or "gallery"."""
+        return Features.load(self._feature_file(dataset, part))
+
+    def save_features(self, dataset: str, part: str, features: Features) -> Path:
+        file = self._feature_file(dataset, part)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            features.save(file)
+        except OSError as error:
+            raise InputError(f"cannot write {file} ({error.strerror}); give a run folder that is writable") from error
+        return file
+
+    def _feature_file(self, dataset: str, part: str) -> Path:
+        return self.folder / "features" / f"{dataset}-{part}.npz"
+
+
+def find_runs(folder: str | Path) -> list[Run]:
+    """All runs directly in `folder`, sorted by name; what cannot be read is left out here and named by `Run.open`."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        return []
+    found = [path for path in sorted(folder.iterdir()) if (path / "config.json").is_file() or (path / "eval").is_dir()]
+    return [Run(path) for path in found]
+
+
+def describe(stage: str, settings, **facts) -> dict:
+    """What config.json says: stage, every setting, seed, versions, commit, and `facts` such as init and data."""
+    values = dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else dict(settings)
+    values = json.loads(json.dumps(values, default=str))  # tuples and paths as they will be read back
+    return {
+        "stage": stage,
+        "settings": values,
+        "seed": values.get("seed"),
+        "init": None,
+        "data": None,
+        **json.loads(json.dumps(facts, default=str)),
+        "versions": {"python": platform.python_version(), "torch": _version("torch"), "lab": _version("luperson-lab")},
+        "commit": _git_commit(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def write_json(file: Path, value: dict) -> None:
+    with replacing(Path(file)) as temporary:
+        temporary.write_text(json.dumps(value, indent=1) + "\n")
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Yield a temporary file beside `file`; when the block ends well it is synced to disk and takes its place."""
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as stream:
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _make_sibling(folder: Path) -> Path:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    temporary.chmod(0o755)
+    return temporary
+
+
+def _read_gallery(file: Path) -> dict:
+    if not file.is_file():
+        return {}
+    table = pd.read_csv(file, dtype={"path": str})
+    return {
+        "gallery_path": table["path"].fillna("").to_numpy(dtype=np.str_),
+        "gallery_pid": table["pid"].to_numpy(),
+        "gallery_camid": table["camid"].to_numpy(),
+    }
+
+
+def _first_difference(key: str, before, now) -> str:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in sorted(set(before) | set(now)):
+            if before.get(name) != now.get(name):
+                return f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
+    return f"{key} was {before!r}, now {now!r}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the source tree that runs, or None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,309 @@
+"""Pictures of results: rank lists and contact sheets, attention, metric and training curves.
+
+Pictures with crops are matplotlib Figures (one composed image, good for slides), curves are plotly Figures (hover,
+zoom). No figure is registered with pyplot, so a server that draws thousands keeps none. Colours are told apart by
+colour-blind readers and never stand alone: right is also a tick, wrong also a cross.
+"""
+
+import html
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from plotly.subplots import make_subplots
+
+from lab.runs import EvalResult
+from lab.show.images import ImageLoader, file_name, read_picture
+from lab.show.tables import describe_query
+
+RIGHT, WRONG, QUERY, JUNK = "#009E73", "#D55E00", "#0072B2", "#8C8C8C"  # Okabe and Ito, 2008
+TICK, CROSS = "\u2713", "\u2717"
+LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINE_SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star")
+LINE_DASHES = ("solid", "dash", "dot", "dashdot")
+
+TILE_HEIGHT = 2.0  # of a tile, in tile widths: a person's crop
+STEP = 1.13  # from one tile to the next
+INCHES = 0.92  # a tile's width
+
+
+def rank_list_figure(
+    result: EvalResult,
+    query: int,
+    top_k: int = 10,
+    load_image: ImageLoader = read_picture,
+    title: str = "",
+    columns: int = 10,
+) -> Figure:
+    """The query in its own frame, then its `top_k` nearest gallery crops in order: green tick right, red cross wrong.
+
+    Under each crop its distance, pid and camera. `load_image(path)` gives (H, W, 3) uint8, or None for a grey tile.
+    The same person by the query's own camera is not in the list, as the protocol wants.
+    """
+    shown = np.flatnonzero(result.index[query] >= 0)[:top_k]
+    columns = max(1, min(columns, len(shown)))
+    rows = max(1, -(-len(shown) // columns))
+    row_height = TILE_HEIGHT + 1.12
+    figure, axes = _sheet(1.5 + STEP * columns, 0.62 + rows * row_height + 0.28)
+    _write(axes, 0, 0.05, title or file_name(str(result.path[query])), 11, weight="bold")
+    _write(axes, 0, 0.36, f"{describe_query(result, query)} · nearest first", 9.5)
+
+    path = str(result.path[query])
+    _tile(axes, 0, 1.0, load_image(path), path, QUERY)
+    _write(axes, 0.5, 0.97, "query", 9.5, QUERY, "center", "bottom", "bold")
+    _write(axes, 0.5, 1.06 + TILE_HEIGHT, f"pid {result.pid[query]}\ncam {result.camid[query]}", 8.5, ha="center")
+    for place, position in enumerate(shown):
+        row, column = divmod(place, columns)
+        _ranked_tile(axes, 1.5 + STEP * column, 1.0 + row * row_height, result, query, position, load_image)
+    if not len(shown):
+        _write(axes, 1.5, 1.9, "no gallery crop is left\nfor this query", 9.5)
+    legend = f"{TICK} same person, another camera    {CROSS} another person    same person, same camera: left out"
+    _write(axes, 0, 0.62 + rows * row_height + 0.05, legend, 8.5, "#555555")
+    return figure
+
+
+def contact_sheet(
+    images: Sequence[np.ndarray | None],
+    titles: Sequence[str] | None = None,
+    columns: int = 10,
+    title: str = "",
+    row_titles: Sequence[str] | None = None,
+) -> Figure:
+    """Crops side by side, `columns` in a row, each with a title above it; None is a grey tile.
+
+    `row_titles` stand to the left of the rows, for instance the camera of each.
+    """
+    titles = list(titles) if titles is not None else [""] * len(images)
+    row_height = TILE_HEIGHT + (0.32 if any(titles) else 0.13)
+    rows = -(-len(images) // columns)
+    left, top = (1.1 if row_titles else 0), (0.45 if title else 0)
+    figure, axes = _sheet(left + STEP * min(columns, len(images)), top + rows * row_height)
+    _write(axes, 0, 0.05, title, 11, weight="bold")
+    for place, (image, name) in enumerate(zip(images, titles, strict=True)):
+        row, column = divmod(place, columns)
+        bottom = top + (row + 1) * row_height
+        _tile(axes, left + STEP * column, bottom - TILE_HEIGHT, image, "" if image is not None else name, None)
+        _write(axes, left + STEP * column + 0.5, bottom - TILE_HEIGHT - 0.03, name, 8.5, ha="center", va="bottom")
+    for row, name in enumerate(row_titles or ()):
+        _write(axes, left - 0.1, top + (row + 1) * row_height - TILE_HEIGHT / 2, name, 9.5, ha="right", va="center")
+    return figure
+
+
+def attention_overlay(
+    image: np.ndarray,
+    attention: np.ndarray | Mapping[str, np.ndarray],
+    mask: np.ndarray | None = None,
+    strength: float = 0.65,
+    title: str = "",
+) -> Figure:
+    """A crop (H, W, 3) uint8 beside the same crop under one or more attention maps (H, W) of 0..1.
+
+    The overlay is clear where the map is low. `mask` (H, W) bool, the true person of a synthetic crop, is outlined in
+    white. `strength` 0 shows the crop alone, 1 the map alone where it is high.
+    """
+    maps = attention if isinstance(attention, Mapping) else {"attention": attention}
+    figure = Figure(figsize=(1.75 * (1 + len(maps)) + 0.7, 3.9), dpi=100)
+    figure.suptitle(title, x=0.02, y=0.985, ha="left", fontsize=11, fontweight="bold", parse_math=False)
+    panels = figure.subplots(1, 1 + len(maps), squeeze=False)[0]
+    figure.subplots_adjust(left=0.02, right=1 - 0.75 / figure.get_figwidth(), top=0.86, bottom=0.03, wspace=0.06)
+    for axes, (name, values) in zip(panels, {"crop": None, **maps}.items(), strict=True):
+        axes.imshow(image if values is None else blend(image, values, strength))
+        if mask is not None:
+            axes.contour(mask.astype(float), levels=[0.5], colors="black", linewidths=2.2)
+            axes.contour(mask.astype(float), levels=[0.5], colors="white", linewidths=1.0)
+        axes.set_title(name, fontsize=9.5, parse_math=False)
+        axes.set_axis_off()
+    scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, 1), "inferno")
+    bar = figure.colorbar(scale, ax=list(panels), fraction=0.03, pad=0.02, ticks=[0, 1])
+    bar.ax.set_yticklabels(["low", "high"], fontsize=9)
+    bar.set_label("attention in this map", fontsize=9, labelpad=-12)
+    return figure
+
+
+def blend(image: np.ndarray, attention: np.ndarray, strength: float) -> np.ndarray:
+    """Lay a map (H, W) of 0..1 over a picture (H, W, 3) uint8: the higher the map, the more its colour covers."""
+    if attention.shape != image.shape[:2]:
+        raise ValueError(f"the map is {attention.shape}, the picture {image.shape[:2]}: they must be of one size")
+    heat = np.clip(np.nan_to_num(attention), 0, 1)[..., None]
+    colour = matplotlib.colormaps["inferno"](heat[..., 0])[..., :3] * 255
+    cover = strength * heat
+    return np.round((1 - cover) * image + cover * colour).astype(np.uint8)
+
+
+def cmc_figure(results: Mapping[str, EvalResult], max_rank: int = 20, title: str = "CMC curves") -> go.Figure:
+    """How often a right match is among the first r ranks, one line per result, r from 1 to `max_rank`."""
+    figure = go.Figure()
+    for number, (name, result) in enumerate(results.items()):
+        curve = 100 * np.asarray(result.cmc)[:max_rank]
+        figure.add_scatter(
+            x=np.arange(1, len(curve) + 1),
+            y=curve,
+            name=html.escape(f"{name} (mAP {100 * result.mAP:.1f} %)"),
+            mode="lines+markers",
+            line=_line(number),
+            marker={"symbol": LINE_SYMBOLS[number % len(LINE_SYMBOLS)], "size": 7},
+            hovertemplate="rank %{x}: %{y:.1f} %<extra>" + html.escape(name) + "</extra>",
+        )
+    figure.update_xaxes(
+        title="rank r (1 = nearest gallery crop)", range=[0.5, max_rank + 0.5], dtick=max(1, max_rank // 10)
+    )
+    figure.update_yaxes(title="queries with a right match<br>in the first r ranks (%)")
+    return _finish(figure, title, 430)
+
+
+def loss_curves(log: pd.DataFrame, title: str = "Training") -> go.Figure:
+    """A training run over its steps: loss with its chance line, accuracy, retrieval probe, learning rate, throughput.
+
+    `log` is log.csv; a panel without its columns is left out.
+    """
+    panels = [
+        ("loss", "loss", [c for c in ("loss", "loss_cls", "loss_triplet", "chance_loss") if c in log], 1),
+        ("accuracy", "right (%)", [c for c in ("accuracy",) if c in log], 100),
+        ("retrieval probe", "%", [c for c in log if c.startswith("probe_")], 100),
+        ("spread of the features", "1 = even, 0 = collapsed", [c for c in ("feature_std",) if c in log], 1),
+        ("learning rate", "learning rate", [c for c in ("lr",) if c in log], 1),
+        ("throughput", "images per second", [c for c in ("images_per_second",) if c in log], 1),
+    ]
+    panels = [panel for panel in panels if panel[2]]
+    if not panels:
+        return _finish(go.Figure(), f"{title}: nothing was logged", 200)
+    rows = -(-len(panels) // 2)
+    names = [panel[0] for panel in panels]
+    figure = make_subplots(rows, 2, subplot_titles=names, vertical_spacing=0.3 / rows, horizontal_spacing=0.13)
+    for place, (_, unit, columns, factor) in enumerate(panels):
+        where = {"row": place // 2 + 1, "col": place % 2 + 1}
+        for number, column in enumerate(columns):
+            curve = _curve(log, column, factor, number)
+            figure.add_trace(curve.update(legend=f"legend{place + 1}", showlegend=len(columns) > 1), **where)
+        figure.update_yaxes(title=unit, rangemode="tozero" if columns[0] != "loss" else "normal", **where)
+        figure.update_xaxes(title="step", **where)
+        corner = {"x": figure.get_subplot(**where).xaxis.domain[1], "y": figure.get_subplot(**where).yaxis.domain[1]}
+        look = {"xanchor": "right", "yanchor": "top", "bgcolor": "rgba(255,255,255,0.8)", "font": {"size": 12}}
+        figure.update_layout({f"legend{place + 1}": corner | look})
+    return _finish(figure, title, 90 + 270 * rows)
+
+
+def initialisation_figure(table: pd.DataFrame, title: str = "What the starting point is worth") -> go.Figure:
+    """mAP against the share of identities used, one group of bars per share and one bar per starting point.
+
+    `table` is a `metrics_table` of fine-tuning runs on one data set, with or without re-ranking, not both.
+    """
+    figure = go.Figure()
+    shares = sorted(set(table["identities used"]), key=lambda share: float(share.rstrip(" %") or 0))
+    for number, (name, rows) in enumerate(table.groupby("initialised from", sort=False)):
+        values = [rows.loc[rows["identities used"] == share, "mAP"].mean() for share in shares]
+        figure.add_bar(
+            x=[f"{share} of the identities" for share in shares],
+            y=values,
+            name=html.escape(str(name)),
+            marker={
+                "color": LINE_COLOURS[number % len(LINE_COLOURS)],
+                "pattern": {"shape": ["", "/", "x", "."][number % 4]},
+            },
+            text=[f"{value:.1f}" for value in values],
+            textposition="outside",
+            cliponaxis=False,
+        )
+    figure.update_layout(barmode="group", legend_title_text="trunk starts from")
+    figure.update_yaxes(title="mAP (%)", rangemode="tozero")
+    return _finish(figure, title, 400)
+
+
+def to_png(figure: Figure, max_width: int = 1440) -> bytes:
+    """A matplotlib figure as a PNG file, at 150 dots per inch or as many as fit into `max_width` pixels."""
+    stream = io.BytesIO()
+    dpi = min(150, max_width / figure.get_figwidth())
+    figure.savefig(stream, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})  # 6 takes as long as the drawing
+    return stream.getvalue()
+
+
+def _sheet(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty page in tile widths, y downwards: one Axes for all tiles, which draws ten times faster than one each."""
+    margin = 0.12
+    width, height = width + 2 * margin, height + 2 * margin
+    figure = Figure(figsize=(width * INCHES, height * INCHES), dpi=100, facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(-margin, width - margin), ylim=(height - margin, -margin))
+    axes.set_autoscale_on(False)
+    axes.set_axis_off()
+    return figure, axes
+
+
+def _tile(axes: Axes, x: float, y: float, image: np.ndarray | None, path: str, colour: str | None) -> None:
+    """A crop, whole and in its own proportions, in the tile whose upper left corner is (x, y)."""
+    axes.add_patch(Rectangle((x, y), 1, TILE_HEIGHT, facecolor="#E6E6E6", edgecolor="none", zorder=-1))
+    if image is None:
+        name = "\n".join(textwrap.wrap(file_name(path), 13)[:5])
+        _write(axes, x + 0.5, y + TILE_HEIGHT / 2, f"no image\n{name}", 7, "#555555", "center", "center")
+    else:
+        rows, columns = image.shape[:2]
+        width = min(1.0, TILE_HEIGHT * columns / rows)
+        height = width * rows / columns
+        left, top = x + (1 - width) / 2, y + (TILE_HEIGHT - height) / 2
+        axes.imshow(image, extent=(left, left + width, top + height, top), aspect="auto", interpolation="antialiased")
+    if colour:
+        axes.add_patch(Rectangle((x, y), 1, TILE_HEIGHT, fill=False, edgecolor=colour, linewidth=3.5))
+
+
+def _ranked_tile(
+    axes: Axes, x: float, y: float, result: EvalResult, query: int, position: int, load_image: ImageLoader
+) -> None:
+    entry, right = int(result.index[query][position]), bool(result.match[query][position])
+    colour, symbol = (RIGHT, TICK) if right else (WRONG, CROSS)
+    path = f"gallery #{entry}" if result.gallery_path is None else str(result.gallery_path[entry])
+    image = None if result.gallery_path is None else load_image(path)
+    _tile(axes, x, y, image, path, colour)
+    _write(axes, x + 0.5, y - 0.03, f"{position + 1} {symbol}", 10.5, colour, "center", "bottom", "bold")
+    lines = [f"{result.distance[query][position]:.3f}"]
+    if result.gallery_pid is not None:
+        lines += [f"pid {result.gallery_pid[entry]}", f"cam {result.gallery_camid[entry]}"]
+    _write(axes, x + 0.5, y + TILE_HEIGHT + 0.06, "\n".join(lines), 8.5, ha="center")
+
+
+def _write(axes, x, y, text, size, colour="black", ha="left", va="top", weight="normal") -> None:
+    if text:  # file names may hold a dollar sign, which is no formula here
+        axes.text(
+            x, y, text, fontsize=size, color=colour, ha=ha, va=va, fontweight=weight, parse_math=False, linespacing=1.15
+        )
+
+
+def _line(number: int) -> dict:
+    dash = LINE_DASHES[number // len(LINE_COLOURS) % len(LINE_DASHES)]
+    return {"color": LINE_COLOURS[number % len(LINE_COLOURS)], "dash": dash, "width": 2}
+
+
+def _curve(log: pd.DataFrame, column: str, factor: float, number: int) -> go.Scatter:
+    """One column of a log over its steps; a column with gaps, such as the probe, gets markers."""
+    rows = log[log[column].notna()]
+    if column == "chance_loss":
+        name = f"chance: log(K + 1) = {rows[column].iloc[-1]:.2f}" if len(rows) else "chance"
+        line = {"color": JUNK, "dash": "dash", "width": 2}
+    else:
+        name, line = column.removeprefix("probe_").replace("_", " "), _line(number)
+    return go.Scatter(
+        x=rows["step"],
+        y=factor * rows[column],
+        name=html.escape(name),
+        line=line,
+        mode="lines+markers" if len(rows) < 30 else "lines",
+        hovertemplate="step %{x}: %{y:.4g}",
+    )
+
+
+def _finish(figure: go.Figure, title: str, height: int) -> go.Figure:
+    figure.update_layout(
+        title={"text": html.escape(title), "x": 0, "xanchor": "left", "font": {"size": 17}},
+        template="plotly_white",
+        height=height,
+        margin={"l": 70, "r": 20, "t": 60, "b": 60},
+        font={"size": 14},
+        hoverlabel={"namelength": -1},
+    )
+    return figure

@@ -1,0 +1,229 @@
+"""The stage: what it writes, when it reuses features, what it says about junk and lonely queries, bad input."""
+
+import dataclasses
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lab.data.splits import ReidDataset, Split
+from lab.errors import InputError
+from lab.evaluate.evaluate import EvaluateConfig, evaluate_baseline, evaluate_features, evaluate_run
+from lab.evaluate.metrics import evaluate_ranking
+from lab.runs import Features, Run
+
+CONFIG = EvaluateConfig(num_workers=0, device="cpu", height=16, width=8)
+PEOPLE = {1: (200, 30, 30), 2: (30, 200, 30), 3: (30, 30, 200), 0: (120, 120, 120), -1: (5, 5, 5)}
+
+
+def write_split(folder, people: list[tuple[int, int]], seed: int) -> Split:
+    """One plain crop per (pid, camid), its colour near the person's."""
+    folder.mkdir()
+    rng = np.random.default_rng(seed)
+    paths = []
+    for i, (pid, camid) in enumerate(people):
+        colour = tuple(int(value) for value in np.clip(np.array(PEOPLE[pid]) + rng.integers(-15, 16, 3), 0, 255))
+        paths.append(str(folder / f"{pid:04d}_c{camid}_{i}.png"))
+        Image.new("RGB", (10, 20), colour).save(paths[-1])
+    return Split(paths, *np.array(people).T)
+
+
+@pytest.fixture
+def dataset(tmp_path) -> ReidDataset:
+    root = tmp_path / "data"
+    root.mkdir()
+    query = write_split(root / "query", [(1, 1), (2, 1), (3, 1)], 0)  # 3 has no match under another camera
+    gallery = write_split(root / "gallery", [(1, 2), (1, 3), (2, 2), (3, 1), (0, 2), (-1, 2)], 1)
+    return ReidDataset("people", gallery, query, gallery)
+
+
+class Model:
+    """Mean colours, and how often they were asked for."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return torch.nn.functional.normalize(images.float().mean(dim=(2, 3)))
+
+
+def start_run(tmp_path, checkpoint: bytes | None = b"weights") -> Run:
+    run = Run.create(tmp_path / "run", "finetune", {"height": 16, "width": 8})
+    if checkpoint is not None:
+        run.checkpoint.write_bytes(checkpoint)
+    return run
+
+
+def random_features(seed=0, count=30, size=8, people=5) -> tuple[Features, Features]:
+    rng = np.random.default_rng(seed)
+    parts = []
+    for _ in range(2):
+        pid, camid = rng.integers(0, people, count), rng.integers(0, 3, count)
+        values = rng.standard_normal((count, size)).astype(np.float32)
+        parts.append(Features(values, pid, camid, np.array([f"{i}.jpg" for i in range(count)])))
+    return tuple(parts)
+
+
+def files_below(folder) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_gets_features_and_a_result(tmp_path, dataset):
+    run = start_run(tmp_path)
+    result = evaluate_run(run, Model(), dataset, EvaluateConfig(num_workers=0, device="cpu"), progress=False)
+    assert result.mAP == 1.0  # colours tell these people apart
+    assert files_below(run.folder) == {
+        "config.json",
+        "checkpoint.pt",
+        *(f"features/people-{part}.{kind}" for part in ("query", "gallery") for kind in ("npz", "json")),
+        *(f"eval/people/{name}" for name in ("result.json", "queries.csv", "ranks.npz", "gallery.csv")),
+    }
+    stored = run.result("people")
+    np.testing.assert_array_equal(stored.index, result.index)
+    np.testing.assert_array_equal(stored.ap, result.ap)
+    assert stored.settings == json.loads(json.dumps(result.settings))
+
+
+def test_settings_say_what_was_done_and_left_out(tmp_path, dataset):
+    settings = evaluate_run(start_run(tmp_path), Model(), dataset, CONFIG, progress=False).settings
+    assert settings["dataset"] == "people"
+    assert settings["root"] == str(tmp_path / "data")
+    assert settings["junk_dropped"] == {"query": 0, "gallery": 1}
+    assert settings["queries_without_match"] == 1
+    assert settings["queries_without_match_named"] == [dataset.query.path[2]]
+    assert (settings["distance"], settings["ap"], settings["rerank"]) == ("cosine", "step", None)
+    assert (settings["height"], settings["width"]) == (16, 8)
+    assert len(settings["checkpoint"]) == 64
+
+
+def test_re_ranking_is_a_second_result_beside_the_first(tmp_path, dataset):
+    run = start_run(tmp_path)
+    evaluate_run(run, Model(), dataset, CONFIG, progress=False)
+    reranked = evaluate_run(run, Model(), dataset, dataclasses.replace(CONFIG, rerank=True, k1=3), progress=False)
+    assert run.evals() == ["people", "people-rerank"]
+    assert reranked.settings["rerank"] == {"variant": "luperson", "k1": 3, "k2": 6, "lambda": 0.3}
+
+
+def test_features_are_reused_while_crops_weights_and_size_are_the_same(tmp_path, dataset):
+    run, model = start_run(tmp_path), Model()
+
+    def calls(config=CONFIG) -> int:
+        model.calls = 0
+        evaluate_run(run, model, dataset, config, progress=False)
+        return model.calls
+
+    assert calls() == 2
+    assert calls() == 0
+    run.checkpoint.write_bytes(b"trained on")
+    assert calls() == 2
+    assert calls(dataclasses.replace(CONFIG, height=24)) == 2
+    assert calls(dataclasses.replace(CONFIG, height=24)) == 0
+    os.utime(dataset.query.path[0], (1, 1))
+    assert calls(dataclasses.replace(CONFIG, height=24)) == 1  # the query's, not the gallery's
+    (run.folder / "features" / "people-gallery.json").write_text("{")
+    assert calls(dataclasses.replace(CONFIG, height=24)) == 1
+
+
+def test_without_a_checkpoint_features_are_always_new(tmp_path, dataset):
+    run, model = start_run(tmp_path, checkpoint=None), Model()
+    for _ in range(2):
+        evaluate_run(run, model, dataset, CONFIG, progress=False)
+    assert model.calls == 4
+
+
+def test_evaluating_again_replaces_the_result(tmp_path):
+    run = Run(tmp_path / "run")
+    evaluate_features(run, "set", *random_features(0), CONFIG, progress=False)
+    (run.folder / "eval" / "set" / "stale.txt").write_text("")
+    second = evaluate_features(run, "set", *random_features(1), CONFIG, progress=False)
+    assert Run(run.folder).result("set").mAP == second.mAP
+    assert "eval/set/stale.txt" not in files_below(run.folder)
+
+
+def test_feature_files_make_a_run_with_nothing_but_config_and_eval(tmp_path):
+    query, gallery = random_features()
+    for part, features in (("query", query), ("gallery", gallery)):
+        features.save(tmp_path / f"{part}.npz")
+    loaded = [Features.load(tmp_path / f"{part}.npz") for part in ("query", "gallery")]
+    run = Run(tmp_path / "run")
+    result = evaluate_features(run, "mine", *loaded, CONFIG, facts={"files": ["query.npz"]}, progress=False)
+    assert {name.split("/")[0] for name in files_below(run.folder)} == {"config.json", "eval"}
+    assert Run.open(run.folder).config["stage"] == "features"
+    assert result.settings["files"] == ["query.npz"]
+    expected = evaluate_ranking(query, gallery)
+    np.testing.assert_array_equal(result.ap, expected.ap)
+    trapezoid = evaluate_features(run, "mine", *loaded, dataclasses.replace(CONFIG, ap="trapezoid"), progress=False)
+    assert trapezoid.mAP < result.mAP
+
+
+def test_junk_is_dropped_from_features_and_counted(tmp_path):
+    query, gallery = random_features()
+    gallery.pid[[4, 9]] = -1
+    result = evaluate_features(Run(tmp_path / "run"), "set", query, gallery, CONFIG, progress=False)
+    assert result.num_gallery == 28
+    assert result.settings["junk_dropped"] == {"query": 0, "gallery": 2}
+    assert result.gallery_path[4] == "5.jpg"
+
+
+@pytest.mark.parametrize("baseline", ["histogram", "untrained"])
+def test_baselines_are_runs_of_their_own(tmp_path, dataset, baseline):
+    run = Run(tmp_path / baseline)
+    first = evaluate_baseline(run, baseline, dataset, CONFIG, progress=False)
+    again = evaluate_baseline(Run(tmp_path / baseline), baseline, dataset, CONFIG, progress=False)
+    assert Run.open(tmp_path / baseline).config["stage"] == "baseline"
+    np.testing.assert_array_equal(first.index, again.index)
+
+
+def test_bad_input_is_explained_and_leaves_the_run_as_it_was(tmp_path, dataset):
+    run = start_run(tmp_path)
+    before = files_below(run.folder)
+    query, gallery = random_features()
+    nan = dataclasses.replace(gallery, values=np.full_like(gallery.values, np.nan))
+    narrow = dataclasses.replace(gallery, values=gallery.values[:, :3])
+    lonely = dataclasses.replace(gallery, pid=gallery.pid + 100)
+    junk = dataclasses.replace(gallery, pid=np.full_like(gallery.pid, -1))
+    none = Features(gallery.values[:0], gallery.pid[:0], gallery.camid[:0], gallery.path[:0])
+    cases = [
+        (nan, "30 of 30 gallery"),
+        (narrow, "same model"),
+        (lonely, "same camera is removed"),
+        (junk, "all of them"),
+    ]
+    for bad, words in [*cases, (none, "gallery holds no features")]:
+        for target in (run, Run(tmp_path / "new")):
+            with pytest.raises(InputError, match=words):
+                evaluate_features(target, "set", query, bad, CONFIG, progress=False)
+    with pytest.raises(InputError, match="no baseline 'luck'"):
+        evaluate_baseline(Run(tmp_path / "new"), "luck", dataset, CONFIG, progress=False)
+    assert files_below(run.folder) == before
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("wrong", [{"distance": "city"}, {"ap": "smooth"}, {"variant": "mine"}, {"k1": 0}])
+def test_settings_are_checked_before_anything_is_done(wrong):
+    with pytest.raises(InputError, match=r"choose one of|expected k1 and k2"):
+        EvaluateConfig(**wrong)
+
+
+def test_a_run_that_does_not_know_its_image_size_asks_for_it(tmp_path, dataset):
+    run = Run.create(tmp_path / "run", "finetune", {})
+    with pytest.raises(InputError, match="--height and --width"):
+        evaluate_run(run, Model(), dataset, EvaluateConfig(device="cpu"), progress=False)
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "letter.txt").write_text("mine")
+    with pytest.raises(InputError, match="not a run"):
+        evaluate_features(Run(tmp_path / "run"), "set", *random_features(), CONFIG, progress=False)
+    assert files_below(tmp_path / "run") == {"letter.txt"}
+
+
+def test_feature_file_without_an_array_is_explained(tmp_path):
+    np.savez(tmp_path / "q.npz", values=np.zeros((3, 2)), pid=np.zeros(3))
+    with pytest.raises(InputError, match="has no camid"):
+        Features.load(tmp_path / "q.npz")
