@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 from loaders import read_result
 
@@ -70,29 +71,36 @@ def need_results(choices: Choices) -> None:
 
 def choose_query(run: str, result: EvalResult) -> int:
     """Ask for one query: which list of queries, then which of them."""
-    table = query_table(result)
     left, middle, right = st.columns([1.3, 1.7, 1.1], vertical_alignment="bottom")
-    order = left.selectbox(
-        "Queries", LISTS, key="queries", bind="query-params", help=f"AP and rank 1 of the run {plain(run)}"
-    )
+    with left:
+        queries = _choose_list(run, query_table(result))
+    labels = {query_label(result, query): query for query in queries}
+    if not labels:
+        st.success(f"{plain(run)} has the right person at rank 1 for every query.")
+        st.stop()
+    _keep_valid("query", labels)
+    if st.session_state.pop("start_at_first", False):
+        st.session_state["query"] = next(iter(labels))
+    query = middle.selectbox(f"Query ({len(labels)} in this list)", list(labels), key="query", bind="query-params")
+    steps = {"Previous query": ("arrow_back", -1), "Next query": ("arrow_forward", 1), "Any query": ("shuffle", 0)}
+    with right.container(horizontal=True, gap="xsmall"):
+        for words, (icon, step) in steps.items():
+            st.button("", icon=f":material/{icon}:", help=words, key=icon, on_click=_move, args=(list(labels), step))
+    return labels[query]
+
+
+def _choose_list(run: str, table: pd.DataFrame) -> list[int]:
+    """Which queries to choose from, and in which order."""
+    words = f"AP and rank 1 of the run {plain(run)}"
+    order = st.selectbox("Queries", LISTS, key="queries", bind="query-params", on_change=_start_at_first, help=words)
     if order == "one person":
-        pid = left.selectbox("Person (pid)", sorted(set(table["pid"].tolist())), key="pid", bind="query-params")
+        pid = st.selectbox("Person (pid)", sorted(set(table["pid"].tolist())), key="pid", bind="query-params")
         table = table[table["pid"] == pid]
     elif order == "worst AP first":
         table = table[table["first match"] > 0].sort_values("AP", kind="stable")
     elif order == "wrong at rank 1":
         table = table[table["first match"] > 1]
-    if not len(table):
-        st.success("This run has the right person at rank 1 for every query.")
-        st.stop()
-    labels = {query_label(result, query): int(query) for query in table.index}
-    _keep_valid("query", labels)
-    middle.selectbox(f"Query ({len(labels)} in this list)", list(labels), key="query", bind="query-params")
-    with right.container(horizontal=True, gap="xsmall"):
-        st.button("", icon=":material/arrow_back:", help="Previous query", on_click=_move, args=(list(labels), -1))
-        st.button("", icon=":material/arrow_forward:", help="Next query", on_click=_move, args=(list(labels), 1))
-        st.button("", icon=":material/shuffle:", help="Any query of this list", on_click=_move, args=(list(labels), 0))
-    return labels[st.session_state["query"]]
+    return table.index.tolist()
 
 
 def query_label(result: EvalResult, query: int) -> str:
@@ -149,6 +157,16 @@ def _keep_valid(key: str, options) -> None:
             st.session_state[key] = [item for item in value if item in options]
     elif value is not None and value not in options:
         del st.session_state[key]
+
+
+def _start_at_first() -> None:
+    """A new list of queries is looked at from its top, for instance from the worst query."""
+    st.session_state["start_at_first"] = True
+
+
+def _start_at_first() -> None:
+    """A new list of queries is looked at from its top, for instance from the worst query."""
+    st.session_state["start_at_first"] = True
 
 
 def _move(labels: list[str], step: int) -> None:

@@ -61,7 +61,8 @@ def _call(verb: str, arguments: list[str]) -> None:
     parameters = inspect.signature(function).parameters
     if "size" in parameters and _value_of("--size", arguments) == "tiny":
         function = functools.partial(function, config=type(parameters["config"].default).tiny())
-    tyro.cli(function, args=arguments, prog=f"lab {verb}", description=inspect.getdoc(getattr(function, "func", function)))
+    description = inspect.getdoc(getattr(verbs, verb.replace(" ", "_"))).split("\n\nArgs:")[0]
+    tyro.cli(function, args=arguments, prog=f"lab {verb}", description=description)
 
 
 def _value_of(option: str, arguments: list[str]) -> str | None:

@@ -10,14 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-import torch
 
-from lab.backbone import SHIPPED, Embedder, describe_init
+from lab.backbone import SHIPPED, describe_init
 from lab.data import ReidDataset, load
 from lab.data.readers import list_images
 from lab.data.synthetic import SyntheticConfig
-from lab.evaluate.evaluate import EvaluateConfig, evaluate_run
-from lab.evaluate.features import colour_histogram
+from lab.evaluate.evaluate import EvaluateConfig, evaluate_baseline, evaluate_run
 from lab.evaluate.probe import retrieval_probe
 from lab.finetune.train import FinetuneConfig
 from lab.finetune.train import finetune as train_mgn
@@ -55,15 +53,14 @@ def run_demo(out: Path, seed: int = 0) -> pd.DataFrame:
 
     print("\n3. Baselines that learned nothing")
     rows = []
-    for name, embed in baselines(seed).items():
-        run = Run.create(out / "runs" / name, "baseline", {"height": 128, "width": 64, "seed": seed})
-        rows += evaluate_both(run, dataset, embed)
+    for baseline in ("histogram", "untrained"):
+        rows += evaluate_both(Run(out / "runs" / f"baseline-{baseline}"), dataset, baseline)
 
     print("\n4. Fine-tuning on 10 % and on 100 % of the identities")
     for percent, fraction in FRACTIONS.items():
         for start, init in STARTS.items():
             run = finetune_from(out, dataset, f"{start}-{percent}", init, fraction, seed)
-            rows += evaluate_both(run, dataset, load_mgn(run.folder), fraction)
+            rows += evaluate_both(run, dataset, None, fraction)
 
     table = pd.DataFrame(rows)
     table.to_csv(out / "results.csv", index=False)
@@ -85,12 +82,6 @@ def pretrain_short(out: Path, dataset: ReidDataset, seed: int) -> Run:
     return run
 
 
-def baselines(seed: int) -> dict:
-    """Two ways to rank without any training: colours of horizontal stripes, and a network with random weights."""
-    torch.manual_seed(seed)
-    return {"baseline-histogram": colour_histogram, "baseline-untrained": Embedder(depth=18)}
-
-
 def finetune_from(out: Path, dataset: ReidDataset, name: str, init: str | None, fraction: float, seed: int) -> Run:
     """One fine-tuning run of the table; `init` is None, "shipped" or the name of a run beside it."""
     config = replace(FinetuneConfig.tiny(), fraction=fraction, seed=seed)
@@ -109,15 +100,17 @@ def is_finished(run: Run, epochs: int) -> bool:
     return run.checkpoint.is_file() and len(log) > 0 and log["epoch"].iloc[-1] >= epochs
 
 
-def evaluate_both(run: Run, dataset: ReidDataset, embed, fraction: float | None = None) -> list[dict]:
-    """Two rows of the table: without and with re-ranking; an evaluation that is there is read, not repeated."""
+def evaluate_both(run: Run, dataset: ReidDataset, baseline: str | None, fraction: float | None = None) -> list[dict]:
+    """Two rows of the table, without and with re-ranking; an evaluation that is there is read, not repeated."""
     rows = []
     for rerank in (False, True):
-        name = f"{dataset.name}-rerank" if rerank else dataset.name
+        name, config = f"{dataset.name}-rerank" if rerank else dataset.name, EvaluateConfig(rerank=rerank)
         if name in run.evals():
             result = run.result(name)
+        elif baseline is not None:
+            result = evaluate_baseline(run, baseline, dataset, config, progress=False)
         else:
-            result = evaluate_run(run, dataset, embed, EvaluateConfig(rerank=rerank))
+            result = evaluate_run(run, load_mgn(run.folder), dataset, config, progress=False)
         start = run.name.split("-")[0]
         rows.append(
             {

@@ -18,7 +18,8 @@ from lab.data.crops import find_unreadable
 from lab.data.readers import count_report, list_images, queries_without_match
 from lab.data.synthetic import SyntheticConfig, write
 from lab.errors import InputError
-from lab.evaluate.evaluate import EvaluateConfig, evaluate_baseline, evaluate_features, evaluate_run, retrieval_probe
+from lab.evaluate.evaluate import EvaluateConfig, evaluate_baseline, evaluate_features, evaluate_run
+from lab.evaluate.probe import retrieval_probe
 from lab.finetune.train import FinetuneConfig
 from lab.finetune.train import finetune as train_mgn
 from lab.finetune.train import load as load_mgn
@@ -176,20 +177,16 @@ def evaluate(
         if gallery_features is None:
             raise InputError("--query-features was given without --gallery-features; give both files")
         query, gallery = Features.load(query_features), Features.load(gallery_features)
-        target = Run(out)
-        result = evaluate_features(target, name, query, gallery, config)
+        report(Run(out), evaluate_features(Run(out), name, query, gallery, config))
+        return
+    if dataset is None or root is None:
+        raise InputError("--dataset and --root are missing; say which data set to evaluate on")
+    found = load(dataset, root)
+    if baseline is not None:
+        report(Run(out), evaluate_baseline(Run(out), baseline, found, config))
     else:
-        if dataset is None or root is None:
-            raise InputError("--dataset and --root are missing; say which data set to evaluate on")
-        found = load(dataset, root)
-        if baseline is not None:
-            target = Run(out)
-            result = evaluate_baseline(target, baseline, found, config)
-        else:
-            target = Run.open(run)
-            result = evaluate_run(target, load_model(target), found, config)
-        name = found.name
-    report(target, f"{name}-rerank" if config.rerank else name, result)
+        target = Run.open(run)
+        report(target, evaluate_run(target, load_model(target), found, config))
 
 
 def app(runs: Positional[Path | None] = None) -> None:
@@ -221,8 +218,9 @@ def render_people(out: Path, config: SyntheticConfig, workers: int) -> dict:
         return write(out, config, workers=workers, progress=progress)
 
 
-def report(run: Run, name: str, result: EvalResult) -> None:
+def report(run: Run, result: EvalResult) -> None:
     """Print the outcome in one line, and what was left out of it."""
+    name = result.settings["dataset"] + ("-rerank" if result.settings["rerank"] else "")
     cmc = ", ".join(f"rank-{k} {100 * result.cmc[k - 1]:.2f}" for k in (1, 5, 10))
     print(f"{run.name} on {name}: mAP {100 * result.mAP:.2f} %, {cmc}, mINP {100 * result.mINP:.2f} %")
     left_out = result.num_query - result.num_valid_query

@@ -10,7 +10,7 @@ import torch
 import lab.evaluate.rerank as rerank
 from lab.errors import InputError
 from lab.evaluate.metrics import evaluate_ranking
-from lab.evaluate.rerank import k_nearest, rerank_blocks
+from lab.evaluate.rerank import k_nearest, query_expansion, rerank_blocks
 from lab.runs import Features
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
@@ -90,8 +90,7 @@ def test_block_sizes_do_not_matter(variant, monkeypatch):
 def test_neighbours_equal_a_stable_sort_with_ties(monkeypatch):
     monkeypatch.setattr(rerank, "EDGE", 16)
     values = torch.randint(-2, 3, (75, 3), generator=torch.manual_seed(0)).float()
-    how = rerank.VARIANTS["euclidean"]
-    index, distance, furthest = k_nearest(values, 12, how)
+    index, distance, furthest = k_nearest(values, 12, "euclidean")
     full = (values[:, None] - values).square().sum(2)
     expected = full.sort(dim=1, stable=True)
     assert torch.equal(index, expected.indices[:, :12])
@@ -118,6 +117,22 @@ def test_equal_features_give_equal_finite_distances():
 def test_bad_parameters_are_explained(keywords):
     with pytest.raises(InputError, match=r"choose one of|expected k1 and k2"):
         next(rerank_blocks(*crowd(0), **keywords))
+
+
+def test_average_query_expansion_by_hand():
+    query, gallery = np.array([[1.0, 0.0]]), np.array([[0.9, 0.1], [0.0, 3.0], [0.1, 2.0]])
+    new_query, new_gallery = query_expansion(query, gallery, k=2, alpha=0)
+    np.testing.assert_allclose(new_query, [[0.95, 0.05]], atol=1e-6)
+    np.testing.assert_allclose(new_gallery, [[0.95, 0.05], [0.05, 2.5], [0.05, 2.5]], atol=1e-6)
+
+
+def test_alpha_query_expansion_weighs_by_similarity():
+    query, gallery = crowd(4)
+    values = np.concatenate([query, gallery]).astype(np.float64)
+    similarity = values @ values.T
+    order = np.argsort(-similarity, axis=1, kind="stable")[:, :5]
+    expected = [(similarity[i, near, None] ** 3 * values[near]).mean(axis=0) for i, near in enumerate(order)]
+    np.testing.assert_allclose(np.concatenate(query_expansion(query, gallery)), expected, atol=1e-6)
 
 
 def load_golden(name: str):
@@ -165,3 +180,15 @@ class TestPublished:
         furthest = np.abs(torch.cat(blocks).numpy() - run(query.values, gallery.values)).max()
         result = evaluate_ranking(query, gallery, blocks=blocks)
         np.testing.assert_allclose([result.mAP, result.cmc[0], result.mINP, furthest], expected, atol=1e-6)
+
+    def test_query_expansion(self, name):
+        arrays = np.load(GOLDEN / f"eval_{name}.npz", allow_pickle=False)
+        keep = arrays["g_pid"] != -1
+        query, gallery = arrays["q_feat"].astype(np.float32), arrays["g_feat"][keep].astype(np.float32)
+        new_query, new_gallery = query_expansion(query, gallery)
+        np.testing.assert_allclose(new_query[:40], arrays["aqe_q_first40"], atol=1e-4)
+        np.testing.assert_allclose(new_gallery[:40], arrays["aqe_g_first40"], atol=1e-4)
+        np.testing.assert_allclose(new_query.sum(1, dtype=np.float64), arrays["aqe_q_row_sum"], atol=1e-3)
+        np.testing.assert_allclose(new_gallery.sum(1, dtype=np.float64), arrays["aqe_g_row_sum"], atol=1e-3)
+        twice, _ = query_expansion(query, gallery, times=2)
+        np.testing.assert_allclose(twice.sum(1, dtype=np.float64), arrays["aqe_times2_q_row_sum"], atol=1e-3)

@@ -25,39 +25,41 @@ def main() -> None:
             "Choose another run in the sidebar."
         )
         return
-    place, rest = st.columns([1, 4], vertical_alignment="bottom")
+    above = st.container()
+    place, *places = st.columns(4, vertical_alignment="bottom")
     name = place.selectbox("Run", list(usable), key="attention_run", bind="query-params")
     run, _, result = usable[name]
-    with rest:
+    with above:
         query = choose_query(name, result)
-    explain(run, result, query)
+    explain(run, result, query, places)
 
 
-def explain(run: Run, result: EvalResult, query: int) -> None:
-    left, middle, right = st.columns(3, vertical_alignment="bottom")
-    entries = np.flatnonzero(result.index[query] >= 0)[:20] if result.gallery_path is not None else []
+def explain(run: Run, result: EvalResult, query: int, places: list) -> None:
+    left, middle, right = places
     subject = left.selectbox("Explain", [ALONE, PAIR], key="explain", bind="query-params")
+    ranks = (
+        [] if result.gallery_path is None else [int(place) + 1 for place in np.flatnonzero(result.index[query] >= 0)]
+    )
     rank = 1
-    if subject == PAIR and len(entries):
-        rank = middle.selectbox(
-            "Gallery crop at rank", [int(entry) + 1 for entry in entries], key="rank", bind="query-params"
-        )
+    if subject == PAIR and ranks:
+        rank = middle.selectbox("Gallery crop at rank", ranks[:20], key="rank", bind="query-params")
     strength = right.slider("Overlay strength", 0.0, 1.0, 0.65, 0.05, key="strength", bind="query-params")
     paths = [str(result.path[query])]
-    if subject == PAIR and len(entries):
+    if subject == PAIR and not ranks:
+        st.info("This result does not say which gallery crops it ranked, so there is no pair to explain.")
+    elif subject == PAIR:
+        who = "the same person" if result.match[query][rank - 1] else "another person"
+        distance = result.distance[query][rank - 1]
+        st.markdown(
+            f"The maps show what makes the query like the crop at rank {rank}: **{who}**, distance {distance:.3f}."
+        )
         paths.append(str(result.gallery_path[result.index[query][rank - 1]]))
+    else:
+        st.markdown(f"{describe_query(result, query)}. The maps show what the feature of each branch rests on.")
     absent = [path for path in paths if find_image(path, data_root()) is None]
     if absent:
         st.info(f"The image {plain(file_name(absent[0]))} is not there; set LAB_DATA to the folder of the data set.")
         return
-    if subject == PAIR:
-        who = "the same person" if result.match[query][rank - 1] else "another person"
-        st.markdown(
-            f"The gallery crop at rank {rank} shows **{who}**, at distance {result.distance[query][rank - 1]:.3f}. "
-            "The maps show what makes the two features similar."
-        )
-    else:
-        st.markdown(f"{describe_query(result, query)}. The maps show what each branch's feature rests on.")
     for number, path in enumerate(paths):
         other = paths[1 - number] if len(paths) == 2 else None
         show_maps(run, path, other, strength, "Query" if number == 0 else f"Rank {rank}")

@@ -27,8 +27,7 @@ def show_table(choices) -> None:
         ]
     table = table.sort_values("mAP", ascending=False)
     numbers = {name: st.column_config.NumberColumn(f"{name} (%)", format="%.1f") for name in METRICS}
-    names = {"run": st.column_config.TextColumn("run", pinned=True)}
-    st.dataframe(table, hide_index=True, column_config=names | numbers, height="content" if len(table) < 12 else 420)
+    st.dataframe(table, hide_index=True, column_config=numbers, height="content" if len(table) < 12 else 420)
     ranked = "after re-ranking" if choices.rerank else "without re-ranking"
     st.caption(
         f"{plain(choices.dataset)}, {ranked}. mAP: mean over the queries of average precision; rank-k: queries with a "

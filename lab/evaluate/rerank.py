@@ -80,7 +80,9 @@ def rerank_blocks(
     how = VARIANTS[variant]
     values = torch.cat([prepare(query, how.distance, device), prepare(gallery, how.distance, device)])
     count = min(k1 + how.with_self, len(values))
-    near, distance, furthest = k_nearest(values, count, how, progress)
+    near, distance, furthest = k_nearest(values, count, how.distance, progress)
+    if how.squared:
+        distance, furthest = distance.square(), furthest.square()
     half = min(round(k1 / 2) + 1, count)
     code = encode(values, near, distance, furthest, half, how)
     code = average(code, near[:, : min(k2, count)]) if k2 > 1 else code
@@ -97,9 +99,37 @@ def check_parameters(variant: str, k1: int, k2: int, lambda_value: float) -> Non
         )
 
 
-def k_nearest(values: Tensor, count: int, how: Variant, progress: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+def query_expansion(
+    query: np.ndarray,
+    gallery: np.ndarray,
+    k: int = 5,
+    alpha: float = 3.0,
+    times: int = 1,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Replace every feature by the mean of its `k` nearest (itself included), each weighted by cosine ** `alpha`.
+
+    `alpha` 0 is average query expansion (Chum et al., 2007), 3 the alpha-weighted kind (Radenovic et al., 2018).
+    Neighbours come from queries and gallery together. (Q, D) and (G, D) in, the same shapes out, not unit norm.
+    """
+    values = torch.from_numpy(np.concatenate([query, gallery]).astype(np.float32)).to(device)
+    for _ in range(times):
+        unit = prepare(values.cpu().numpy(), "cosine", device)
+        index, distance, _ = k_nearest(unit, min(k, len(values)), "cosine", progress)
+        weight = (1 - distance).clamp(min=0) ** alpha
+        expanded = torch.zeros_like(values)
+        for column in range(index.shape[1]):
+            expanded += weight[:, column : column + 1] * values[index[:, column]]
+        values = expanded / index.shape[1]
+    values = values.cpu().numpy()
+    return values[: len(query)], values[len(query) :]
+
+
+def k_nearest(values: Tensor, count: int, distance: str, progress: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """The `count` nearest crops of every crop: index (N, count), distance (N, count), and the largest distance (N,).
 
+    `values` are prepared features, `distance` is "cosine" or "euclidean"; equal distances are ordered by position.
     Every block of distances serves its rows and, turned over, its columns: half the work of the full product.
     """
     total = len(values)
@@ -115,12 +145,12 @@ def k_nearest(values: Tensor, count: int, how: Variant, progress: bool = False) 
     pairs = [(row, column) for row in range(0, total, EDGE) for column in range(row, total, EDGE)]
     for row, column in tqdm(pairs, desc="neighbours", unit="block", disable=not progress):
         # rounding makes 1 - cosine of equal vectors slightly negative
-        block = pairwise(values[row : row + EDGE], values[column : column + EDGE], how.distance).clamp_(min=0)
+        block = pairwise(values[row : row + EDGE], values[column : column + EDGE], distance).clamp_(min=0)
         merge(block, row, column)
         if column > row:
             merge(block.T.contiguous(), column, row)
-    distance, index = from_key(keys.sort(dim=1).values)
-    return (index, distance.square_(), furthest.square_()) if how.squared else (index, distance, furthest)
+    nearest_distance, index = from_key(keys.sort(dim=1).values)
+    return index, nearest_distance, furthest
 
 
 def encode(values: Tensor, near: Tensor, distance: Tensor, furthest: Tensor, half: int, how: Variant) -> Encoding:

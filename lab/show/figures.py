@@ -31,7 +31,7 @@ LINE_DASHES = ("solid", "dash", "dot", "dashdot")
 
 TILE_HEIGHT = 2.0  # of a tile, in tile widths: a person's crop
 STEP = 1.13  # from one tile to the next
-INCHES = 0.92  # a tile's width
+INCHES = 0.8  # a tile's width: small, so that the words below it are large on a projector
 
 
 def rank_list_figure(
@@ -50,22 +50,23 @@ def rank_list_figure(
     shown = np.flatnonzero(result.index[query] >= 0)[:top_k]
     columns = max(1, min(columns, len(shown)))
     rows = max(1, -(-len(shown) // columns))
-    row_height = TILE_HEIGHT + 1.12
-    figure, axes = _sheet(1.5 + STEP * columns, 0.62 + rows * row_height + 0.28)
-    _write(axes, 0, 0.05, title or file_name(str(result.path[query])), 11, weight="bold")
-    _write(axes, 0, 0.36, f"{describe_query(result, query)} · nearest first", 9.5)
-
+    top, row_height = 1.05, TILE_HEIGHT + 1.0
+    figure, axes = _sheet(max(1.5 + STEP * columns, 8.3), top + rows * row_height)
     path = str(result.path[query])
-    _tile(axes, 0, 1.0, load_image(path), path, QUERY)
-    _write(axes, 0.5, 0.97, "query", 9.5, QUERY, "center", "bottom", "bold")
-    _write(axes, 0.5, 1.06 + TILE_HEIGHT, f"pid {result.pid[query]}\ncam {result.camid[query]}", 8.5, ha="center")
+    _write(axes, 0, 0, title or file_name(path), 12.5, weight="bold")
+    _write(axes, 0, 0.34, f"{describe_query(result, query)} · {file_name(path)}", 10.5)
+    _tile(axes, 0, top, load_image(path), path, QUERY)
+    _write(axes, 0.5, top - 0.04, "query", 11, QUERY, "center", "bottom", "bold")
+    _write(axes, 0.5, top + TILE_HEIGHT + 0.07, f"pid {result.pid[query]}\ncam {result.camid[query]}", 9.5, ha="center")
     for place, position in enumerate(shown):
         row, column = divmod(place, columns)
-        _ranked_tile(axes, 1.5 + STEP * column, 1.0 + row * row_height, result, query, position, load_image)
+        _ranked_tile(axes, 1.5 + STEP * column, top + row * row_height, result, query, position, load_image)
     if not len(shown):
-        _write(axes, 1.5, 1.9, "no gallery crop is left\nfor this query", 9.5)
-    legend = f"{TICK} same person, another camera    {CROSS} another person    same person, same camera: left out"
-    _write(axes, 0, 0.62 + rows * row_height + 0.05, legend, 8.5, "#555555")
+        _write(axes, 1.5, 1.9, "no gallery crop is left for this query", 10.5)
+    legend = (
+        f"nearest first    {TICK} same person, other camera    {CROSS} other person    same person and camera: left out"
+    )
+    _write(axes, 0, top + rows * row_height - 0.26, legend, 9.5, "#444444")
     return figure
 
 
@@ -81,18 +82,18 @@ def contact_sheet(
     `row_titles` stand to the left of the rows, for instance the camera of each.
     """
     titles = list(titles) if titles is not None else [""] * len(images)
-    row_height = TILE_HEIGHT + (0.32 if any(titles) else 0.13)
+    row_height = TILE_HEIGHT + (0.36 if any(titles) else 0.13)
     rows = -(-len(images) // columns)
     left, top = (1.1 if row_titles else 0), (0.45 if title else 0)
     figure, axes = _sheet(left + STEP * min(columns, len(images)), top + rows * row_height)
-    _write(axes, 0, 0.05, title, 11, weight="bold")
+    _write(axes, 0, 0, title, 12.5, weight="bold")
     for place, (image, name) in enumerate(zip(images, titles, strict=True)):
         row, column = divmod(place, columns)
         bottom = top + (row + 1) * row_height
         _tile(axes, left + STEP * column, bottom - TILE_HEIGHT, image, "" if image is not None else name, None)
-        _write(axes, left + STEP * column + 0.5, bottom - TILE_HEIGHT - 0.03, name, 8.5, ha="center", va="bottom")
+        _write(axes, left + STEP * column + 0.5, bottom - TILE_HEIGHT - 0.04, name, 9.5, ha="center", va="bottom")
     for row, name in enumerate(row_titles or ()):
-        _write(axes, left - 0.1, top + (row + 1) * row_height - TILE_HEIGHT / 2, name, 9.5, ha="right", va="center")
+        _write(axes, left - 0.1, top + (row + 1) * row_height - TILE_HEIGHT / 2, name, 10.5, ha="right", va="center")
     return figure
 
 
@@ -184,9 +185,10 @@ def loss_curves(log: pd.DataFrame, title: str = "Training") -> go.Figure:
             figure.add_trace(curve.update(legend=f"legend{place + 1}", showlegend=len(columns) > 1), **where)
         figure.update_yaxes(title=unit, rangemode="tozero" if columns[0] != "loss" else "normal", **where)
         figure.update_xaxes(title="step", **where)
-        corner = {"x": figure.get_subplot(**where).xaxis.domain[1], "y": figure.get_subplot(**where).yaxis.domain[1]}
-        look = {"xanchor": "right", "yanchor": "top", "bgcolor": "rgba(255,255,255,0.8)", "font": {"size": 12}}
-        figure.update_layout({f"legend{place + 1}": corner | look})
+        panel = figure.get_subplot(**where)
+        corner = {"x": panel.xaxis.domain[1], "y": panel.yaxis.domain[1], "xanchor": "right", "yanchor": "bottom"}
+        figure.update_layout({f"legend{place + 1}": corner | {"orientation": "h", "font": {"size": 12}}})
+        figure.layout.annotations[place].update(x=panel.xaxis.domain[0], xanchor="left")
     return _finish(figure, title, 90 + 270 * rows)
 
 
@@ -260,11 +262,11 @@ def _ranked_tile(
     path = f"gallery #{entry}" if result.gallery_path is None else str(result.gallery_path[entry])
     image = None if result.gallery_path is None else load_image(path)
     _tile(axes, x, y, image, path, colour)
-    _write(axes, x + 0.5, y - 0.03, f"{position + 1} {symbol}", 10.5, colour, "center", "bottom", "bold")
+    _write(axes, x + 0.5, y - 0.04, f"{position + 1} {symbol}", 11.5, colour, "center", "bottom", "bold")
     lines = [f"{result.distance[query][position]:.3f}"]
     if result.gallery_pid is not None:
         lines += [f"pid {result.gallery_pid[entry]}", f"cam {result.gallery_camid[entry]}"]
-    _write(axes, x + 0.5, y + TILE_HEIGHT + 0.06, "\n".join(lines), 8.5, ha="center")
+    _write(axes, x + 0.5, y + TILE_HEIGHT + 0.07, "\n".join(lines), 9.5, ha="center")
 
 
 def _write(axes, x, y, text, size, colour="black", ha="left", va="top", weight="normal") -> None:
