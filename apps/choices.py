@@ -164,11 +164,6 @@ def _start_at_first() -> None:
     st.session_state["start_at_first"] = True
 
 
-def _start_at_first() -> None:
-    """A new list of queries is looked at from its top, for instance from the worst query."""
-    st.session_state["start_at_first"] = True
-
-
 def _move(labels: list[str], step: int) -> None:
     if step == 0:
         st.session_state["query"] = random.choice(labels)

@@ -38,7 +38,7 @@ def check(loss, leaf, golden, name):
 
 @needs_golden
 @pytest.mark.parametrize("order", ["sorted", "shuffled"])
-@pytest.mark.parametrize("name, margin", [("tri_hard_soft_margin", 0.0), ("tri_hard_margin03", 0.3)])
+@pytest.mark.parametrize(("name", "margin"), [("tri_hard_soft_margin", 0.0), ("tri_hard_margin03", 0.3)])
 def test_triplet_equals_the_published_one(golden, name, margin, order):
     embedding = golden["embedding"].clone().requires_grad_()
     rows = torch.arange(16) if order == "sorted" else golden["perm"]
@@ -74,7 +74,7 @@ def test_triplet_with_unequal_images_per_identity():
 
 
 @needs_golden
-@pytest.mark.parametrize("name, smoothing", [("ce_eps01", 0.1), ("ce_eps00", 0.0)])
+@pytest.mark.parametrize(("name", "smoothing"), [("ce_eps01", 0.1), ("ce_eps00", 0.0)])
 def test_smoothed_cross_entropy_equals_the_published_one(golden, name, smoothing):
     logits = golden["logits"].clone().requires_grad_()
     check(smoothed_cross_entropy(logits, golden["labels"], smoothing), logits, golden, name)
@@ -134,8 +134,10 @@ def test_mgn_losses_are_weighted_means_over_heads_and_features():
     cross_entropy = smoothed_cross_entropy(circle_logits(cosine_logits(one, weight), labels), labels)
     total = sum(value for name, value in terms.items() if name.startswith("loss_cls"))
     torch.testing.assert_close(total, cross_entropy)
-    assert [name.removeprefix("loss_triplet_") for name in terms if "triplet" in name] == ["b1", "b2", "b3", "b22", "b33"]
+    triplets = [name.removeprefix("loss_triplet_") for name in terms if "triplet" in name]
+    assert triplets == ["b1", "b2", "b3", "b22", "b33"]
     torch.testing.assert_close(terms["loss_triplet_b1"], hard_triplet(one, labels) / 5)
     torch.testing.assert_close(terms["loss_triplet_b33"], hard_triplet(torch.cat([one] * 3, dim=1), labels) / 5)
     expected = (F.normalize(one) @ F.normalize(weight).T).argmax(1).eq(labels).float().mean()
-    assert accuracy == expected and accuracy >= 0.5
+    assert accuracy == expected
+    assert accuracy >= 0.5

@@ -41,7 +41,8 @@ def rule():
 def filled(rule, depth: int) -> MGN:
     """The model with the rule's weights, built the way a released checkpoint is."""
     keys = golden(f"mgn_r{depth}_keys.json")
-    state = {"pixel_mean": torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1), "pixel_std": torch.tensor(PIXEL_STD).view(1, 3, 1, 1)}
+    statistics = {"pixel_mean": PIXEL_MEAN, "pixel_std": PIXEL_STD}  # the rule leaves them to the configuration
+    state = {key: torch.tensor(value).view(1, 3, 1, 1) for key, value in statistics.items()}
     for key, shape, *_ in keys["state_dict"]:
         value = rule.fill(key, shape, keys["fill_seed"])
         if value is not None:
@@ -148,11 +149,12 @@ def test_losses_and_gradients_of_the_frozen_phase_r50(rule, r50):
     expected, model = golden("mgn_r50_train.npz"), copy.deepcopy(r50)
     before = copy.deepcopy(model.state_dict())
     set_frozen(model, True)
-    for part in model.trunk_parts():  # the published loop computes these gradients and does not use them; ours saves them
+    for part in model.trunk_parts():  # the published loop computes these gradients and does not use them
         part.requires_grad_(True)
     losses_and_gradients(model, images(rule, "mgn/train", 8), expected["labels"], expected, "_frozen")
     moved = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
-    assert moved and all("head" in key for key in moved)
+    assert moved
+    assert all("head" in key for key in moved)
 
 
 @needs_golden
@@ -170,7 +172,8 @@ def test_what_is_frozen_and_what_is_optimised(r50):
     names = {id(parameter): name for name, parameter in parameters.items()}
     group = make_optimizer(model, FinetuneConfig()).param_groups[0]
     assert [names[id(parameter)] for parameter in group["params"]] == expected["param_groups"]["names"]
-    assert group["weight_decay"] == expected["solver"]["WEIGHT_DECAY"] and group["lr"] == expected["solver"]["BASE_LR"]
+    assert group["weight_decay"] == expected["solver"]["WEIGHT_DECAY"]
+    assert group["lr"] == expected["solver"]["BASE_LR"]
     learning = [name for name in expected["param_groups"]["names"] if parameters[name].requires_grad]
     assert learning == expected["not_frozen_names"]
     modes = {name: model.get_submodule(name).training for name in expected["frozen_training_flags"]}
@@ -225,7 +228,8 @@ def test_stripes_of_a_small_map(r18):
     """4 rows in 3 stripes are 2, 1 and 1 rows; each stripe's head sees its own rows and no others."""
     maps = {branch: torch.rand(2, 512, 4, 2) for branch in ("b1", "b2", "b3")}
     r18.eval()
-    rows = {"b1": (0, 4), "b2": (0, 4), "b3": (0, 4), "b21": (0, 2), "b22": (2, 4), "b31": (0, 2), "b32": (2, 3), "b33": (3, 4)}
+    stripes = {"b21": (0, 2), "b22": (2, 4), "b31": (0, 2), "b32": (2, 3), "b33": (3, 4)}
+    rows = dict.fromkeys(("b1", "b2", "b3"), (0, 4)) | stripes
     r18.maps, original = lambda images: maps, r18.maps
     with torch.no_grad():
         features = r18.features(None)
@@ -246,7 +250,8 @@ def test_stripes_are_those_of_torch_chunk(height):
 def test_embed_takes_bytes_and_floats_and_has_unit_length(r18):
     batch = torch.randint(0, 256, (3, 3, 128, 64), dtype=torch.uint8)
     described = r18.embed(batch)
-    assert described.shape == (3, 2048) and not described.requires_grad
+    assert described.shape == (3, 2048)
+    assert not described.requires_grad
     torch.testing.assert_close(described.norm(dim=1), torch.ones(3))
     torch.testing.assert_close(described, r18.embed(batch.float()))
 
@@ -255,7 +260,8 @@ def test_a_trunk_goes_into_trunk_and_all_three_branches():
     torch.manual_seed(1)
     trunk, model = resnet(18).state_dict(), MGN(4, 18)
     report = load_trunk(model, dict(trunk))
-    assert report.fraction == 1.0 and not report.unexpected
+    assert report.fraction == 1.0
+    assert not report.unexpected
     state = model.state_dict()
     assert torch.equal(state["backbone.6.conv1.weight"], trunk["layer3.0.conv1.weight"])
     for branch in ("b1", "b2", "b3"):
@@ -268,7 +274,8 @@ def test_from_official_takes_everything_from_the_tensors(r18):
     state["module.pixel_mean"] = torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1)
     old = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
     model = from_official(old)
-    assert not model.extra_bn and model.pixel_mean.flatten().tolist() == [1, 2, 3]
+    assert not model.extra_bn
+    assert model.pixel_mean.flatten().tolist() == [1, 2, 3]
     own = model.state_dict()
     assert all(torch.equal(own[key.removeprefix("module.")], value) for key, value in state.items())
 

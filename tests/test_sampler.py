@@ -36,7 +36,8 @@ def test_people_with_few_crops_are_filled_up_with_repeats():
     labels = np.array([0, 1, 1, 1, 1, 1, 1])
     for batch in batches(labels, 10):
         people = labels[batch]
-        assert (people == 0).sum() == 3 and set(batch[people == 0]) == {0}
+        assert (people == 0).sum() == 3
+        assert set(batch[people == 0]) == {0}
         assert len(set(batch[people == 1])) == 3
 
 
@@ -63,7 +64,8 @@ def test_everybody_is_drawn_about_equally_often():
     labels = np.repeat(np.arange(10), 6)
     people = np.concatenate([labels[batch].reshape(2, 3)[:, 0] for batch in batches(labels, 1000)])
     counts = np.bincount(people)
-    assert counts.min() > 180 and counts.max() < 220
+    assert counts.min() > 180
+    assert counts.max() < 220
 
 
 def test_the_stream_is_a_function_of_the_seed():

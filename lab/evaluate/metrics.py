@@ -84,11 +84,13 @@ def distance_blocks(
 def prepare(values: np.ndarray, distance: str, device: str | torch.device = "cpu") -> Tensor:
     """(N, D) features as a float32 tensor; unit norm for the cosine distance (copied only if they are not yet)."""
     values = torch.from_numpy(np.require(values, np.float32, "CW")).to(device)
-    if distance == "cosine":
-        norm = torch.linalg.vector_norm(values, dim=1, keepdim=True)
-        if ((norm - 1).abs() > 1e-6).any():
-            values = values / norm.clamp(min=1e-12)
-    return values
+    return unit(values) if distance == "cosine" else values
+
+
+def unit(values: Tensor) -> Tensor:
+    """The same directions with length 1; features that have it already are not copied."""
+    norm = torch.linalg.vector_norm(values, dim=1, keepdim=True)
+    return values if ((norm - 1).abs() < 1e-6).all() else values / norm.clamp(min=1e-12)
 
 
 def pairwise(a: Tensor, b: Tensor, distance: str, out: Tensor | None = None) -> Tensor:

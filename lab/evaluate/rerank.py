@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lab.errors import InputError
-from lab.evaluate.metrics import MOST_ROWS, from_key, nearest_keys, pairwise, prepare
+from lab.evaluate.metrics import MOST_ROWS, from_key, nearest_keys, pairwise, prepare, unit
 
 EDGE = 4096  # crops on one side of a square block of distances
 PAIRS = 1 << 20  # pairs of encoding entries that are compared at a time
@@ -115,8 +115,7 @@ def query_expansion(
     """
     values = torch.from_numpy(np.concatenate([query, gallery]).astype(np.float32)).to(device)
     for _ in range(times):
-        unit = prepare(values.cpu().numpy(), "cosine", device)
-        index, distance, _ = k_nearest(unit, min(k, len(values)), "cosine", progress)
+        index, distance, _ = k_nearest(unit(values), min(k, len(values)), "cosine", progress)
         weight = (1 - distance).clamp(min=0) ** alpha
         expanded = torch.zeros_like(values)
         for column in range(index.shape[1]):

@@ -70,6 +70,7 @@ class FinetuneConfig:
     num_workers: int = 0  # processes that read crops; 0 is best when they are cached
     cache_gb: float = 4.0  # resized crops are kept in memory if they need no more than this
     log_every: int = 10  # steps between rows of log.csv
+    checkpoint_every: int = 1  # epochs between checkpoints; the last epoch always has one
 
     @classmethod
     def tiny(cls) -> "FinetuneConfig":
@@ -129,7 +130,8 @@ def finetune(
             if step % config.log_every == 0 or step % steps_per_epoch == 0:
                 row = meter.log(step, epoch + 1, lr)
                 bar.set_postfix(loss=f"{row['loss']:.2f}", accuracy=f"{row['accuracy']:.2f}")
-        save(run, model, optimizer, step, epoch + 1, config)
+        if (epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs:
+            save(run, model, optimizer, step, epoch + 1, config)
         if after_epoch:
             measured = after_epoch(model, epoch + 1)
             bar.write(f"epoch {epoch + 1}: " + ", ".join(f"{name} {value:.3f}" for name, value in measured.items()))

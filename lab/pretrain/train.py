@@ -112,11 +112,12 @@ def pretrain(
             lr = learning_rate(epoch, position / steps_per_epoch, config)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            view_q, view_k = _to(views, device).unbind(1)
+            view_q, view_k = views.to(device, non_blocking=True).unbind(1)
             with autocast(device, config.amp):
                 contrast = model(view_q, view_k)
             loss = contrast.loss
-            _refuse_nan(loss, step, run)
+            if not torch.isfinite(loss):
+                raise _not_finite(f"the loss is {loss.item()}", step + 1, run)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -150,6 +151,8 @@ def learning_rate(epoch: int, within: float, config: PretrainConfig) -> float:
 
 def save(run: Run, model: MoCo, optimizer: torch.optim.Optimizer, step: int, epoch: int, config: PretrainConfig) -> None:
     """Write checkpoint.pt; until the new file is whole on disk, the old one stays."""
+    if not all(torch.isfinite(parameter).all() for parameter in model.encoder_q.parameters()):
+        raise _not_finite("a weight is no longer finite", step, run)
     content = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -234,14 +237,9 @@ def _views(items: list[tuple[Tensor, int]]) -> Tensor:
     return torch.stack([views for views, _ in items])
 
 
-def _to(views: Tensor, device: torch.device) -> Tensor:
-    return views.to(device, non_blocking=True)
-
-
-def _refuse_nan(loss: Tensor, step: int, run: Run) -> None:
-    if not torch.isfinite(loss):
-        kept = f"the last whole epoch is in {run.checkpoint}" if run.checkpoint.exists() else "no epoch was finished"
-        raise InputError(f"the loss became {loss.item()} at step {step + 1} ({kept}); use a smaller --lr")
+def _not_finite(what: str, step: int, run: Run) -> InputError:
+    kept = f"the last good checkpoint is {run.checkpoint}" if run.checkpoint.exists() else "no epoch was finished yet"
+    return InputError(f"{what} at step {step}, and training cannot go on; {kept}; use a smaller --lr")
 
 
 def _row(step: int, epoch: int, lr: float, contrast: Contrast, config: PretrainConfig, speed: float) -> dict:

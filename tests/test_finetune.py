@@ -1,0 +1,304 @@
+"""The fine-tuning loop: published schedule, augmentation, checkpoints, going on, and what bad input does."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lab.backbone import resnet
+from lab.data.readers import load as load_dataset
+from lab.data.splits import Split
+from lab.errors import InputError
+from lab.finetune.augment import Augmentation, TrainingImages, draws
+from lab.finetune.train import FinetuneConfig, finetune, frozen_steps, learning_rate, load, new_model, set_frozen
+from lab.runs import Run
+
+GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
+needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="../shared/golden is not here")
+SMALL = replace(
+    FinetuneConfig.tiny(), height=64, width=32, last_stride=1, epochs=2, ids_per_batch=4, images_per_id=4, padding=3,
+    log_every=2, device="cpu", lr=3.5e-4, repeat=1, checkpoint_every=1,
+)  # fmt: skip  48 crops in batches of 16: 3 steps per epoch
+
+
+@pytest.fixture(scope="module")
+def train(market) -> Split:
+    return load_dataset("market1501", market).train
+
+
+@pytest.fixture(scope="module")
+def trunk_file(tmp_path_factory) -> Path:
+    torch.manual_seed(5)
+    file = tmp_path_factory.mktemp("trunk") / "trunk.pt"
+    torch.save(resnet(18).state_dict(), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def finished(train, tmp_path_factory):
+    """An unbroken run of two epochs: (run, model)."""
+    run = Run.create(tmp_path_factory.mktemp("runs") / "straight", "finetune", SMALL)
+    return run, finetune(run, train, SMALL, progress=False)
+
+
+@needs_golden
+def test_the_learning_rate_is_the_published_one():
+    config = FinetuneConfig()
+    with np.load(GOLDEN / "mgn_schedule.npz") as expected:
+        ours = [learning_rate(step, 12120, config) for step in range(12120)]
+        assert np.allclose(ours, expected["market1501_lr_per_iter"], rtol=1e-14, atol=0)
+        ours = [learning_rate(step, 60, config) for step in range(60)]
+        assert np.allclose(ours, expected["lr_per_epoch_one_iter_each"], rtol=1e-14, atol=0)
+        for name, per_epoch in (("dukemtmc", 258), ("msmt17", 509), ("cuhk03_labeled", 115)):
+            for which, offset in (("first", 0), ("last", per_epoch - 1)):
+                ours = [learning_rate(epoch * per_epoch + offset, 60 * per_epoch, config) for epoch in range(60)]
+                assert np.allclose(ours, expected[f"{name}_lr_{which}_iter_of_epoch"], rtol=1e-14, atol=0)
+
+
+def test_the_frozen_phase_is_the_published_one():
+    # FREEZE_ITERS 2020 of 12,120 at Market-1501: the steps 0 to 2020 are frozen; nothing is without initial weights
+    assert frozen_steps(12120, 1 / 6, has_initial_weights=True) == 2021
+    assert frozen_steps(12120, 1 / 6, has_initial_weights=False) == 0
+    assert frozen_steps(12120, 0.0, has_initial_weights=True) == 0
+
+
+def test_log_and_checkpoint_hold_what_the_contract_says(finished):
+    run, model = finished
+    log = run.log()
+    assert list(log) == [
+        "step", "epoch", "lr", "loss", "loss_cls", "loss_triplet", "accuracy", "images_per_second",
+    ]  # fmt: skip
+    assert log["step"].tolist() == [2, 3, 4, 6]
+    assert log["epoch"].tolist() == [1, 1, 2, 2]
+    assert np.allclose(log["loss"], log["loss_cls"] + log["loss_triplet"])
+    assert log["lr"].iloc[-1] == pytest.approx(learning_rate(5, 6, SMALL))
+    content = torch.load(run.checkpoint, weights_only=True)
+    assert set(content) == {"model", "optimizer", "scaler", "step", "epoch", "rng", "config"}
+    assert content["step"] == 6
+    assert content["epoch"] == 2
+    assert content["config"]["ids_per_batch"] == 4
+    again, batch = load(run.folder), torch.randint(0, 256, (2, 3, 64, 32), dtype=torch.uint8)
+    assert not model.training
+    torch.testing.assert_close(again.embed(batch), model.embed(batch), rtol=1e-3, atol=1e-5)  # other memory layout
+    assert sorted(path.name for path in run.folder.iterdir()) == ["checkpoint.pt", "config.json", "log.csv"]
+
+
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(finished, train, tmp_path):
+    straight, _ = finished
+    run = Run.create(tmp_path / "run", "finetune", SMALL)
+
+    def interrupt(model, epoch):
+        run.append_log(run.log().iloc[-1].to_dict() | {"step": 4})  # a row that was logged and never saved
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(run, train, SMALL, after_epoch=interrupt, progress=False)
+    assert torch.load(run.checkpoint, weights_only=True)["epoch"] == 1
+    finetune(run, train, SMALL, progress=False)
+    ours, theirs = (torch.load(file.checkpoint, weights_only=True)["model"] for file in (run, straight))
+    assert all(torch.allclose(ours[key], theirs[key], rtol=1e-3, atol=1e-5) for key in ours)
+    columns = ["step", "epoch", "lr", "loss"]
+    assert np.allclose(run.log()[columns], straight.log()[columns], rtol=1e-4)
+
+
+def test_a_finished_run_is_not_trained_again(finished, train):
+    run, model = finished
+    before = run.checkpoint.stat().st_mtime_ns
+    again = finetune(run, train, SMALL, progress=False)
+    assert run.checkpoint.stat().st_mtime_ns == before
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in again.state_dict().items())
+
+
+def test_the_frozen_phase_moves_heads_only(train, trunk_file, tmp_path):
+    config = replace(SMALL, epochs=1, freeze=1.0)
+    trunk = torch.load(trunk_file, weights_only=True)
+    run = Run.create(tmp_path / "run", "finetune", config)
+    state = finetune(run, train, config, trunk_file, progress=False).state_dict()
+    assert torch.equal(state["backbone.4.0.conv1.weight"], trunk["layer1.0.conv1.weight"])
+    assert torch.equal(state["b2.1.1.bn2.running_var"], trunk["layer4.1.bn2.running_var"])
+    assert state["heads_extra_bn_b1.running_mean"].abs().max() > 0
+    optimizer = torch.load(run.checkpoint, weights_only=True)["optimizer"]
+    assert len(optimizer["state"]) == 8 * 4 + 3 * 2  # nothing but heads and extra batch norms has moments
+
+
+def test_training_again_after_a_measurement_in_eval_mode(train, tmp_path):
+    """A measurement leaves the model in eval mode; the next epoch must not train like that."""
+    config = replace(SMALL, epochs=2, extra_bn="on")
+    counts = []
+
+    def measure(model, epoch):
+        counts.append(model.heads_extra_bn_b1.num_batches_tracked.item())
+        model.embed(torch.zeros(1, 3, 64, 32))
+        return {"mAP": 0.5}
+
+    finetune(Run.create(tmp_path / "run", "finetune", config), train, config, None, measure, progress=False)
+    assert counts == [3, 6]
+
+
+def test_set_frozen_can_be_undone():
+    with torch.device("meta"):
+        model, _ = new_model(SMALL, 5, None)
+    set_frozen(model, True)
+    assert not model.b3.training
+    assert model.b31_head.training
+    assert not model.b3[1][0].conv1.weight.requires_grad
+    set_frozen(model, False)
+    assert model.b3.training
+    assert model.b3[1][0].conv1.weight.requires_grad
+    assert not model.b3_head.bottleneck[1].bias.requires_grad
+
+
+def test_settings_at_auto_follow_the_initial_weights(trunk_file, tmp_path):
+    unlabelled, report = new_model(SMALL, 5, trunk_file)
+    assert unlabelled.extra_bn
+    assert report.fraction == 1.0
+    assert unlabelled.pixel_std.flatten().tolist() == pytest.approx([63.872, 64.305, 63.839])
+    imagenet = torch.load(trunk_file, weights_only=True)
+    imagenet |= {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+    torch.save(imagenet, tmp_path / "imagenet.pt")
+    labelled, _ = new_model(SMALL, 5, tmp_path / "imagenet.pt")
+    assert not labelled.extra_bn
+    assert labelled.pixel_mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
+
+
+# Augmentation
+
+
+def test_padding_and_cropping_is_what_it_says():
+    random = np.random.default_rng(0)
+    image = random.integers(1, 256, (12, 8, 3), dtype=np.uint8)
+    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+    every = {padded[y : y + 12, x : x + 8].tobytes() for y in range(5) for x in range(5)}
+    shift = Augmentation(flip=0, padding=2, erase=0)
+    assert {shift(image, random).tobytes() for _ in range(400)} == every
+
+
+def test_flip_and_erase_happen_half_of_the_time_within_their_bounds():
+    random = np.random.default_rng(0)
+    image = np.full((64, 32, 3), 200, dtype=np.uint8)
+    image[:, 16:] = 100
+    flipped, shares = 0, []
+    for _ in range(1000):
+        result = Augmentation(padding=0)(image, random)
+        assert result.shape == image.shape
+        assert result.dtype == np.uint8
+        black = (result == 0).all(axis=2)
+        if black.any():
+            rows, columns = np.flatnonzero(black.any(axis=1)), np.flatnonzero(black.any(axis=0))
+            height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+            assert height * width == black.sum()
+            assert 0.2 < height / width < 4.5
+            shares.append(black.mean())
+        flipped += result[0, 0, 0] == 100 or result[-1, 0, 0] == 100
+    assert 430 < flipped < 570
+    assert 430 < len(shares) < 570
+    assert 0.015 < min(shares) < 0.04
+    assert 0.35 < max(shares) < 0.42
+    assert (image[:, :16] == 200).all(), "the given image must not change"
+
+
+def test_an_epoch_is_the_same_with_and_without_cache_and_workers(train):
+    requests = list(draws([np.arange(12), np.arange(30, 42)], seed=3, first=0, last=2))
+
+    def epoch(cache_gb, workers):
+        images = TrainingImages(train, 48, 24, Augmentation(), cache_gb)
+        return list(torch.utils.data.DataLoader(images, batch_sampler=requests, num_workers=workers))
+
+    cached = epoch(1.0, 0)
+    assert cached[0][0].shape == (12, 3, 48, 24)
+    assert cached[0][0].dtype == torch.uint8
+    assert cached[1][1].tolist() == train.labels[30:42].tolist()
+    for other in (epoch(0.0, 0), epoch(0.0, 2)):
+        for (ours, labels), (theirs, their_labels) in zip(cached, other, strict=True):
+            assert torch.equal(ours, theirs)
+            assert torch.equal(labels, their_labels)
+
+
+def test_draws_go_on_where_they_stopped():
+    batches = [np.arange(start, start + 2) for start in range(0, 10, 2)]
+    everything = list(draws(batches, 1, 0, 5))
+    assert list(draws(batches, 1, 3, 5)) == everything[3:]
+    assert everything[4][1] == (9, (1, 4, 1))
+
+
+def test_an_unreadable_crop_is_replaced_together_with_its_label(tmp_path):
+    paths = [str(tmp_path / f"{number}.jpg") for number in range(4)]
+    for number in (0, 2, 3):
+        Image.new("RGB", (8, 16), (60 * number, 0, 0)).save(paths[number])
+    (tmp_path / "1.jpg").write_bytes(b"not a picture")
+    split = Split(paths, [5, 6, 7, 8], [0, 0, 0, 0])
+    for cache_gb in (1.0, 0.0):
+        images = TrainingImages(split, 16, 8, Augmentation(flip=0, padding=0, erase=0), cache_gb)
+        image, label = images[1, (0,)]
+        assert label == 2
+        assert image[0].float().mean() == pytest.approx(120, abs=3)
+
+
+# Bad input
+
+
+def untouched(run: Run) -> bool:
+    return [path.name for path in run.folder.iterdir()] == ["config.json"]
+
+
+def test_fewer_identities_than_a_batch_needs(train, tmp_path):
+    config = replace(SMALL, fraction=0.25)
+    run = Run.create(tmp_path / "run", "finetune", config)
+    with pytest.raises(InputError, match="2 identities, and a batch needs 4"):
+        finetune(run, train, config, progress=False)
+    assert untouched(run)
+
+
+def test_initial_weights_that_hold_no_trunk(train, tmp_path):
+    file = tmp_path / "weights.pt"
+    torch.save({"head.weight": torch.zeros(3)}, file)
+    run = Run.create(tmp_path / "run", "finetune", SMALL)
+    with pytest.raises(InputError, match="holds no trunk"):
+        finetune(run, train, SMALL, file, progress=False)
+    with pytest.raises(InputError, match="no weights at"):
+        finetune(run, train, SMALL, tmp_path / "nowhere.pt", progress=False)
+    assert untouched(run)
+
+
+def test_initial_weights_of_another_depth(train, tmp_path):
+    with torch.device("meta"):
+        names = list(resnet(50).state_dict())
+    torch.save(dict.fromkeys(names, torch.zeros(1)), tmp_path / "weights.pt")
+    run = Run.create(tmp_path / "run", "finetune", SMALL)
+    with pytest.raises(InputError, match="do not fit the trunk"):
+        finetune(run, train, SMALL, tmp_path / "weights.pt", progress=False)
+    assert untouched(run)
+
+
+def test_a_loss_that_explodes_at_once_leaves_no_checkpoint(train, tmp_path):
+    config = replace(SMALL, lr=1e30, warmup=0.0)
+    run = Run.create(tmp_path / "run", "finetune", config)
+    with pytest.raises(InputError, match=r"at step 2.*no epoch was finished yet"):
+        finetune(run, train, config, progress=False)
+    assert not run.checkpoint.exists()
+
+
+def test_a_loss_that_turns_nan_later_leaves_the_last_good_checkpoint(train, tmp_path):
+    run = Run.create(tmp_path / "run", "finetune", SMALL)
+
+    def poison(model, epoch):
+        with torch.no_grad():
+            model.b1_head.bottleneck[0].weight.fill_(float("nan"))
+        return {}
+
+    with pytest.raises(InputError, match=r"the loss is nan at step 4.*the last good checkpoint is .*checkpoint\.pt"):
+        finetune(run, train, SMALL, after_epoch=poison, progress=False)
+    content = torch.load(run.checkpoint, weights_only=True)
+    assert content["epoch"] == 1
+    assert all(value.isfinite().all() for value in content["model"].values())
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path, trunk_file):
+    with pytest.raises(InputError, match="bare ResNet trunk"):
+        load(trunk_file)
+    torch.save({"model": {"encoder_q.conv1.weight": torch.zeros(1)}}, tmp_path / "moco.pt")
+    with pytest.raises(InputError, match="MoCo"):
+        load(tmp_path / "moco.pt")

@@ -1,0 +1,203 @@
+"""The pre-training loop: recipe, schedule, log, checkpoint, going on, and what stops it."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_person
+from PIL import Image
+
+from lab.backbone import LUPERSON_MEAN, LUPERSON_STD
+from lab.data.readers import list_images
+from lab.errors import InputError
+from lab.pretrain.augment import RECIPES, Recipe, TwoViews, view_transform
+from lab.pretrain.train import PretrainConfig, learning_rate, load, pretrain
+from lab.runs import Run
+
+TINY = replace(
+    PretrainConfig.tiny(), height=32, width=16, dim=8, queue_size=20, batch_size=8, bn_groups=2, epochs=2, num_workers=0,
+    log_every=2, probe_every=1, lr=0.02,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    root = tmp_path_factory.mktemp("crops")
+    for number in range(34):
+        write_person(root / f"{number:03d}.jpg", number, 1, size=(16, 32))
+    return list_images(root)
+
+
+def probe(model, epoch):
+    return {"probe_mAP": epoch / 10}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, paths):
+    run = Run.create(tmp_path_factory.mktemp("runs") / "r", "pretrain", TINY)
+    pretrain(run, paths, TINY, after_epoch=probe, progress=False)
+    return run
+
+
+def test_defaults_are_the_published_recipe():
+    config = PretrainConfig()
+    published = dict(
+        depth=50, height=256, width=128, dim=128, queue_size=65536, key_momentum=0.999, temperature=0.1,
+        batch_size=2560, bn_groups=8, epochs=200, lr=0.3, sgd_momentum=0.9, weight_decay=1e-4, warmup_epochs=0,
+    )  # fmt: skip
+    assert {name: getattr(config, name) for name in published} == published
+    recipe = RECIPES[config.augmentation]
+    assert recipe == Recipe(color_jitter=0, grayscale=0.2, blur=0.5, erase=0.5, erase_max_area=0.6)
+    np.testing.assert_allclose(np.array(LUPERSON_MEAN) / 255, (0.3525, 0.3106, 0.3140))
+    np.testing.assert_allclose(np.array(LUPERSON_STD) / 255, (0.2660, 0.2522, 0.2505))
+
+
+def test_the_schedule_is_a_cosine_per_epoch():
+    config = PretrainConfig()
+    assert learning_rate(0, 0.9, config) == 0.3
+    assert learning_rate(100, 0.5, config) == pytest.approx(0.15)
+    assert learning_rate(1, 0, config) == pytest.approx(0.29998149, abs=1e-8)  # the published value
+    warm = replace(config, warmup_epochs=2)
+    assert [learning_rate(epoch, within, warm) for epoch, within in [(0, 0), (1, 0.5)]] == pytest.approx([0, 0.225])
+
+
+def picture(seed=0):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (128, 64, 3), dtype=np.uint8))
+
+
+def test_two_views_differ_have_the_size_asked_for_and_repeat_with_the_seed():
+    two = TwoViews(48, 24, "luperson")
+    torch.manual_seed(1)
+    first = two(picture())
+    torch.manual_seed(1)
+    assert first.shape == (2, 3, 48, 24)
+    assert not torch.equal(first[0], first[1])
+    recipe = replace(RECIPES["luperson"], blur=0)
+    torch.manual_seed(1)
+    a = TwoViews(48, 24, recipe)(picture())
+    torch.manual_seed(1)
+    assert torch.equal(a, TwoViews(48, 24, recipe)(picture()))
+    with pytest.raises(InputError, match="no augmentation 'strong'"):
+        TwoViews(48, 24, "strong")
+
+
+def test_erased_pixels_are_the_mean_so_that_they_are_zero_after_normalisation():
+    fill = (1.5, 2.5, 3.5)
+    transform = view_transform(64, 32, Recipe(grayscale=0, blur=0, erase=1.0, erase_max_area=0.6), fill)
+    shares = []
+    for seed in range(60):
+        torch.manual_seed(seed)
+        view = transform(Image.new("RGB", (64, 128), (200, 200, 200)))
+        erased = (view == torch.tensor(fill).view(3, 1, 1)).all(0)
+        assert ((view == 200).all(0) | erased).all()
+        shares.append(erased.float().mean().item())
+    assert 0.01 < min(s for s in shares if s) and max(shares) < 0.65
+    assert max(shares) > 0.4
+
+
+def test_luperson_changes_no_colour_and_moco_does():
+    plain = Image.new("RGB", (64, 128), (180, 90, 30))
+    colours = {}
+    for name in ("luperson-erase", "moco"):
+        recipe = replace(RECIPES[name], grayscale=0)
+        torch.manual_seed(0)
+        colours[name] = {tuple(view_transform(8, 4, recipe)(plain)[:, 4, 2].tolist()) for _ in range(20)}
+    assert colours["luperson-erase"] == {(180, 90, 30)}
+    assert len(colours["moco"]) > 10
+
+
+def test_the_log_has_every_step_that_was_due_and_the_probe(trained):
+    log = trained.log()
+    assert log["step"].tolist() == [0, 2, 4, 6, 8]  # 34 images are 4 batches of 8 an epoch
+    assert log["epoch"].tolist() == [0, 1, 1, 2, 2]
+    assert log["probe_mAP"].dropna().tolist() == [0, 0.1, 0.2]
+    assert log["chance_loss"].dropna().tolist() == pytest.approx([math.log(21)] * 4)
+    assert log["lr"].tolist()[1:] == pytest.approx([learning_rate(0, 0.25, TINY), learning_rate(0, 0.75, TINY), 0.01, 0.01])
+    assert log.loc[1:, ["loss", "accuracy", "batch_accuracy", "feature_std", "images_per_second"]].notna().all(axis=None)
+
+
+def test_the_checkpoint_says_what_it_is(trained):
+    content = torch.load(trained.checkpoint, weights_only=True)
+    assert {"model", "optimizer", "scaler", "step", "epoch", "rng", "config", "queue", "queue_ptr"} <= set(content)
+    assert (content["step"], content["epoch"]) == (8, 2)
+    assert int(content["queue_ptr"]) == 8 * 8 % 20
+    assert content["config"] == json.loads((trained.folder / "config.json").read_text())["settings"]
+    images = torch.zeros(2, 3, 32, 16, dtype=torch.uint8)
+    assert load(trained.folder).embed(images).shape == (2, 512)
+
+
+def test_a_run_that_was_stopped_ends_like_an_unbroken_one(trained, paths, tmp_path):
+    run = Run.create(tmp_path / "r", "pretrain", TINY)
+
+    def stop_after_first(model, epoch):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return {"probe_mAP": epoch / 10}
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(run, paths, TINY, after_epoch=stop_after_first, progress=False)
+    assert torch.load(run.checkpoint, weights_only=True)["epoch"] == 1
+    pretrain(run, paths, TINY, after_epoch=probe, progress=False)
+    ours, theirs = (torch.load(r.checkpoint, weights_only=True) for r in (run, trained))
+    for key, value in theirs["model"].items():
+        assert torch.equal(ours["model"][key], value), key
+    columns = ["step", "loss", "probe_mAP"]
+    assert run.log()[columns].equals(trained.log()[columns])
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(paths, tmp_path):
+    run = Run.create(tmp_path / "r", "pretrain", TINY)
+
+    def poison(model, epoch):
+        if epoch == 1:
+            model.temperature = math.nan  # the weights of the epoch that ends are still good
+        return {}
+
+    with pytest.raises(InputError, match=r"step 5, and training cannot go on; the last good checkpoint is .*checkpoint.pt"):
+        pretrain(run, paths, replace(TINY, epochs=3), after_epoch=poison, progress=False)
+    content = torch.load(run.checkpoint, weights_only=True)
+    assert content["epoch"] == 1
+    assert all(torch.isfinite(value).all() for value in content["model"].values() if value.is_floating_point())
+
+
+def test_weights_that_are_not_finite_are_not_saved(paths, tmp_path):
+    run = Run.create(tmp_path / "r", "pretrain", TINY)
+
+    def poison(model, epoch):
+        with torch.no_grad():
+            model.encoder_q.conv1.weight.fill_(math.nan if epoch else 0.0)
+        return {}
+
+    with pytest.raises(InputError, match="a weight is no longer finite at step 4.*no epoch was finished yet"):
+        pretrain(run, paths, TINY, after_epoch=poison, progress=False)
+    assert not run.checkpoint.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"batch_size": 64}, "34 images are fewer than one batch of 64"),
+        ({"bn_groups": 3}, "cannot be split into 3 equal groups"),
+        ({"bn_groups": 8}, "groups of at least 2"),
+        ({"depth": 20}, "no ResNet-20"),
+        ({"device": "gpu"}, "no device 'gpu'"),
+        ({"amp": "float8"}, "amp is 'float8'"),
+        ({"augmentation": "x"}, "no augmentation 'x'"),
+    ],
+)
+def test_settings_that_cannot_work_are_explained(paths, tmp_path, changes, sentence):
+    config = replace(TINY, **changes)
+    with pytest.raises(InputError, match=sentence):
+        pretrain(Run(tmp_path), paths, config, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pretrained_run_starts_the_next_one_with_its_head(trained, paths, tmp_path):
+    run = Run.create(tmp_path / "r", "pretrain", TINY)
+    model = pretrain(run, paths, replace(TINY, epochs=1, lr=0.0), init=trained.folder, progress=False)
+    before = torch.load(trained.checkpoint, weights_only=True)["model"]
+    torch.testing.assert_close(model.encoder_q.fc[2].weight, before["encoder_q.fc.2.weight"])
+    torch.testing.assert_close(model.encoder_q.conv1.weight, before["encoder_q.conv1.weight"])
