@@ -10,6 +10,7 @@ import platform
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,8 @@ JOBS = {
 }
 
 
-def measure(job: str, folder: str, threads: int, repeats: int, answer) -> None:
+def measure(job: str, folder: str, threads: int, repeats: int) -> tuple[float, float, float]:
+    """Seconds, seconds of processor time, and GB beyond the features, in the process that calls it."""
     torch.set_num_threads(threads)
     query, gallery = (Features.load(Path(folder) / f"{part}.npz") for part in ("query", "gallery"))
     torch.mm(torch.ones(64, 64), torch.ones(64, 64))  # the libraries' own start-up memory
@@ -75,7 +77,7 @@ def measure(job: str, folder: str, threads: int, repeats: int, answer) -> None:
         JOBS[job][0](query, gallery)
         seconds.append(time.perf_counter() - start)
         processor.append(time.process_time() - used)
-    answer.put((statistics.median(seconds), statistics.median(processor), memory("VmHWM") - before))
+    return statistics.median(seconds), statistics.median(processor), memory("VmHWM") - before
 
 
 def memory(entry: str) -> float:
@@ -101,11 +103,8 @@ def main() -> None:
         make(Path(folder) / "query.npz", options.queries, options.size, options.people, 1)
         make(Path(folder) / "gallery.npz", options.gallery, options.size, options.people, 2)
         for job in options.jobs:
-            answer = context.Queue()
-            process = context.Process(target=measure, args=(job, folder, options.threads, options.repeats, answer))
-            process.start()
-            rows[job] = answer.get()
-            process.join()
+            with ProcessPoolExecutor(1, mp_context=context) as process:
+                rows[job] = process.submit(measure, job, folder, options.threads, options.repeats).result()
     table = pd.DataFrame(rows, index=["seconds", "CPU seconds", "GB beyond features"]).T
     table["x product"] = [
         rows[job][0] / rows[JOBS[job][1]][0] if JOBS[job][1] in rows else float("nan") for job in table.index

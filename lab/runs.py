@@ -185,14 +185,16 @@ class Run:
         """Start the run folder of a stage, or open it again if it holds the same stage with the same settings.
 
         `settings` is the stage's dataclass, `facts` more entries for config.json (what it was initialised from, its
-        data). Anything else found in the folder is left as it is and reported as an InputError.
+        data). Other settings are an InputError, unless the earlier attempt left no checkpoint and so nothing to lose.
+        Anything else found in the folder is left as it is and reported as an InputError too.
         """
         config = describe(stage, settings, **facts)
         run = cls(folder)
         if run.config:
             run._refuse_other_config(config)
-            return run
-        if run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
+            if run.checkpoint.exists() or run.evals():
+                return run
+        elif run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
             raise InputError(f"{folder} already holds something that is not a run; give --out a new folder")
         try:
             run.folder.mkdir(parents=True, exist_ok=True)
@@ -207,6 +209,8 @@ class Run:
                 f"{self.folder} already holds a run of stage '{self.config.get('stage')}', and '{config['stage']}' was "
                 "to be written; give --out a new folder"
             )
+        if not self.checkpoint.exists() and not self.evals():
+            return
         for key in ("settings", "init", "data"):
             before, now = self.config.get(key), config.get(key)
             if before != now:

@@ -6,6 +6,7 @@ Weights and images follow the rule in ../shared/golden/FILL.md; the expected num
 import copy
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -47,12 +48,17 @@ def filled(rule, depth: int) -> MGN:
         value = rule.fill(key, shape, keys["fill_seed"])
         if value is not None:
             state[key] = torch.from_numpy(np.asarray(value)).reshape(shape)
-    return from_official(state)
+    return from_official(state).to(memory_format=torch.channels_last)  # as in training; faster on a CPU
 
 
 @pytest.fixture(scope="module")
 def r50(rule):
     return filled(rule, 50)
+
+
+@pytest.fixture(scope="module")
+def r101(rule):
+    return filled(rule, 101)
 
 
 def images(rule, name: str, count: int) -> torch.Tensor:
@@ -109,11 +115,11 @@ def test_features_r50(rule, r50):
 
 
 @needs_golden
-def test_features_r101(rule):
+def test_features_r101(rule, r101):
     expected = golden("mgn_r101_eval.npz")
-    model = filled(rule, 101).eval()
+    r101.eval()
     with torch.no_grad():
-        descriptor = torch.cat(list(model.features(images(rule, "mgn/eval", 4)).values()), dim=1)
+        descriptor = torch.cat(list(r101.features(images(rule, "mgn/eval", 4)).values()), dim=1)
     assert relative(descriptor, expected["descriptor_f64"]) < 1e-5
 
 
@@ -158,10 +164,11 @@ def test_losses_and_gradients_of_the_frozen_phase_r50(rule, r50):
 
 
 @needs_golden
-def test_losses_and_gradients_r101(rule):
-    expected, model = golden("mgn_r101_train.npz"), filled(rule, 101)
-    set_frozen(model, False)
-    losses_and_gradients(model, images(rule, "mgn/train", 8), expected["labels"], expected, "")
+def test_losses_and_gradients_r101(rule, r101):
+    """After `test_features_r101`: a training step changes the running statistics of the shared model."""
+    expected = golden("mgn_r101_train.npz")
+    set_frozen(r101, False)
+    losses_and_gradients(r101, images(rule, "mgn/train", 8), expected["labels"], expected, "")
 
 
 @needs_golden
@@ -182,7 +189,11 @@ def test_what_is_frozen_and_what_is_optimised(r50):
 
 @needs_golden
 def test_five_steps_across_the_end_of_the_frozen_phase(rule, r50):
-    """Frozen, frozen, free, free, free. Once Adam has moved the trunk, float32 itself is only good for 5e-3."""
+    """Frozen, frozen, free, free, free. Once Adam has moved the trunk, float32 itself is only good for 5e-3.
+
+    The fifth step's own update and what the model says after it are looked at with LAB_SLOW_TESTS=1: the losses of the
+    fourth and fifth step already depend on every update before.
+    """
     expected, model = golden("mgn_r50_trajectory.npz"), copy.deepcopy(r50)
     config = FinetuneConfig(warmup=2 / 5, flat=3 / 5, freeze=1 / 5)
     optimizer = make_optimizer(model, config)
@@ -195,11 +206,13 @@ def test_five_steps_across_the_end_of_the_frozen_phase(rule, r50):
             group["lr"] = lr
         labels = torch.from_numpy(expected["labels"][step])
         terms, _ = mgn_losses(model.features(images(rule, f"mgn/traj/{step}", 8)), model.class_weights(), labels)
+        values = np.array([terms[name].item() for name in expected["loss_names"]])
+        assert np.allclose(values, expected["loss_f64"][step], rtol=2e-5 if step <= frozen else 1e-2)
+        if step == 4 and not os.environ.get("LAB_SLOW_TESTS"):
+            return
         optimizer.zero_grad(set_to_none=True)
         sum(terms.values()).backward()
         optimizer.step()
-        values = np.array([terms[name].item() for name in expected["loss_names"]])
-        assert np.allclose(values, expected["loss_f64"][step], rtol=2e-5 if step <= frozen else 1e-2)
     squares = [value.double().square().sum().item() for value in model.state_dict().values()]
     assert np.allclose(squares, expected["weight_sqsum_f64"], rtol=1e-3)
     model.eval()

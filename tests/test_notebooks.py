@@ -50,11 +50,11 @@ def answers(notebook: nbformat.NotebookNode) -> list[str]:
 def test_tour_runs_with_its_answers(demo):
     notebook = with_parameters(read(TOUR), DEMO=str(demo))
     notebook.cells += [nbformat.v4.new_code_cell(code) for code in answers(notebook)]
-    NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=str(TOUR.parent))
+    NotebookClient(notebook, timeout=600, kernel_name="python3").execute(cwd=str(TOUR.parent))
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
     charts = [output for output in outputs if "application/vnd.plotly.v1+json" in output.get("data", {})]
-    assert len(pictures) == 9
+    assert len(pictures) == 10
     assert len(charts) == 3
 
 

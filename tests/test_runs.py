@@ -66,6 +66,7 @@ def test_a_broken_result_is_named(tmp_path, missing):
 def test_a_run_goes_on_with_the_same_settings_and_no_others(tmp_path):
     Run.create(tmp_path / "r", "pretrain", {"lr": 0.1, "size": (1, 2)}, init=None)
     before = (tmp_path / "r" / "config.json").read_bytes()
+    (tmp_path / "r" / "checkpoint.pt").write_text("weights")
     again = Run.create(tmp_path / "r", "pretrain", {"lr": 0.1, "size": (1, 2)}, init=None)
     assert again.config["stage"] == "pretrain"
     assert again.config["versions"]["torch"]
@@ -74,6 +75,13 @@ def test_a_run_goes_on_with_the_same_settings_and_no_others(tmp_path):
     with pytest.raises(InputError, match="already holds a run of stage 'pretrain', and 'finetune'"):
         Run.create(tmp_path / "r", "finetune", {"lr": 0.1})
     assert (tmp_path / "r" / "config.json").read_bytes() == before
+
+
+def test_an_attempt_that_left_nothing_may_be_repeated_with_other_settings(tmp_path):
+    Run.create(tmp_path / "r", "pretrain", {"lr": 0.1})
+    assert Run.create(tmp_path / "r", "pretrain", {"lr": 0.2}).config["settings"] == {"lr": 0.2}
+    with pytest.raises(InputError, match="stage 'pretrain', and 'finetune'"):
+        Run.create(tmp_path / "r", "finetune", {"lr": 0.2})
 
 
 def test_a_folder_that_is_no_run_is_refused_and_kept(tmp_path):

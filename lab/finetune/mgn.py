@@ -133,6 +133,12 @@ class MGN(nn.Module):
         the published torch.chunk does wherever that yields the right number of stripes.
         """
         maps = self.maps(images)
+        rows = maps["b3"].shape[2]
+        if rows < 3:
+            raise InputError(
+                f"images of {images.shape[2]} x {images.shape[3]} pixels give a map of {rows} row(s), and the third branch "
+                "cuts it into 3 stripes; use taller images or last_stride 1"
+            )
         features = {}
         for head, (branch, stripes, position) in HEADS.items():
             stripe = maps[branch].tensor_split(stripes, dim=2)[position]

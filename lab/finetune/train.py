@@ -131,7 +131,7 @@ def finetune(
                 row = meter.log(step, epoch + 1, lr)
                 bar.set_postfix(loss=f"{row['loss']:.2f}", accuracy=f"{row['accuracy']:.2f}")
         if (epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs:
-            save(run, model, optimizer, step, epoch + 1, config)
+            save(run, model, optimizer if step < steps else None, step, epoch + 1, config)
         if after_epoch:
             measured = after_epoch(model, epoch + 1)
             bar.write(f"epoch {epoch + 1}: " + ", ".join(f"{name} {value:.3f}" for name, value in measured.items()))
@@ -176,13 +176,19 @@ def make_optimizer(model: MGN, config: FinetuneConfig) -> torch.optim.Adam:
     return torch.optim.Adam(parameters, config.lr, weight_decay=config.weight_decay, fused=True)
 
 
-def save(run: Run, model: MGN, optimizer: torch.optim.Optimizer, step: int, epoch: int, config: FinetuneConfig) -> None:
-    """Write checkpoint.pt; until the new file is whole on disk, the old one stays."""
+def save(
+    run: Run, model: MGN, optimizer: torch.optim.Optimizer | None, step: int, epoch: int, config: FinetuneConfig
+) -> None:
+    """Write checkpoint.pt; until the new file is whole on disk, the old one stays.
+
+    A finished run is saved without the optimizer (None): its moments are twice the size of the model, and no step
+    will use them.
+    """
     if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
         raise _not_finite(run, "a weight is no longer finite", step)
     content = {
         "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizer": optimizer and optimizer.state_dict(),
         "scaler": None,  # bfloat16 needs none
         "step": step,
         "epoch": epoch,
@@ -226,7 +232,8 @@ def _start(
         content = read_weights(run.checkpoint)
         model = from_official(content["model"], config.last_stride).to(device, memory_format=torch.channels_last)
         optimizer = make_optimizer(model, config)
-        optimizer.load_state_dict(content["optimizer"])
+        if content["optimizer"] is not None:
+            optimizer.load_state_dict(content["optimizer"])
         torch.set_rng_state(content["rng"]["torch"])
         run.trim_log(content["step"])
         return model, optimizer, content["step"]

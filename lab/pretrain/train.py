@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -43,6 +44,7 @@ class PretrainConfig:
     batch_size: int = 2560  # images per step, two views each
     bn_groups: int = 8  # parts of a batch with batch-norm statistics of their own; published: 8 GPUs
     epochs: int = 200  # passes over the images
+    optimizer: Literal["sgd", "adamw"] = "sgd"  # published: sgd; adamw gets further in a few thousand steps
     lr: float = 0.3  # learning rate for this batch size, used as it is
     warmup_epochs: float = 0.0  # epochs of linear warm-up from 0 to lr; published: none
     sgd_momentum: float = 0.9
@@ -92,9 +94,7 @@ def pretrain(
     if init is not None:
         _start_from(model, init, progress)
     model = model.to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        model.encoder_q.parameters(), config.lr, momentum=config.sgd_momentum, weight_decay=config.weight_decay
-    )
+    optimizer = make_optimizer(model, config)
     crops = Crops(paths, TwoViews(config.height, config.width, config.augmentation))
     steps_per_epoch = len(crops) // config.batch_size
     first_epoch, step = _resume(run, model, optimizer)
@@ -137,6 +137,14 @@ def pretrain(
         save(run, model, optimizer, step, epoch + 1, config)
     bar.close()
     return model
+
+
+def make_optimizer(model: MoCo, config: PretrainConfig) -> torch.optim.Optimizer:
+    """The optimizer of encoder_q; encoder_k follows by its moving average."""
+    parameters = model.encoder_q.parameters()
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(parameters, config.lr, momentum=config.sgd_momentum, weight_decay=config.weight_decay)
 
 
 def learning_rate(epoch: int, within: float, config: PretrainConfig) -> float:
