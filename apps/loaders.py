@@ -103,7 +103,9 @@ def attention_maps(
     if other is not None:
         with torch.inference_mode():
             target = model.embed(to_tensor(resize(read_image(other), *size)).unsqueeze(0))[0].numpy()
-    image = np.array(read_image(path))
+    image = read_picture(path)
+    if image is None:
+        raise InputError(f"{path} cannot be read as a picture; replace the file")
     return {branch: attention_map(model, image, target, branch, size) for branch in ("b1", "b2", "b3")}
 
 

@@ -169,7 +169,9 @@ def read_weights(file: Path) -> dict:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, BadZipFile, OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{file} cannot be read as a checkpoint of plain tensors ({reason[:160]}); get it again") from error
+        raise InputError(
+            f"{file} cannot be read as a checkpoint of plain tensors ({reason[:160]}); get it again"
+        ) from error
     if not isinstance(content, dict):
         raise InputError(f"{file} holds a {type(content).__name__}; expected a dict of tensors")
     return content
@@ -195,12 +197,14 @@ def describe_init(init: str | Path | None) -> dict | None:
         return None
     file = resolve_weights(init)
     if not file.is_file():
-        raise InputError(f"no weights at {file}; give --init a checkpoint (.pt, .pth, .safetensors), a run or '{SHIPPED}'")
+        raise InputError(
+            f"no weights at {file}; give --init a checkpoint (.pt, .pth, .safetensors), a run or '{SHIPPED}'"
+        )
     return {"weights": str(init), "sha256": weights_digest(file)}
 
 
 def pick_device(name: str) -> torch.device:
-    """"auto" is the first CUDA GPU if there is one, else the CPU."""
+    """ "auto" is the first CUDA GPU if there is one, else the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -48,7 +48,9 @@ def main(arguments: list[str] | None = None) -> None:
 def overview() -> str:
     """What `lab --help` prints."""
     lines = [f"  lab {verb:<12} {sentence}" for verb, sentence in VERBS.items()]
-    return "usage: lab VERB [OPTIONS]\n\n" + "\n".join(lines) + "\n\nlab VERB --help lists every setting with its default."
+    return (
+        "usage: lab VERB [OPTIONS]\n\n" + "\n".join(lines) + "\n\nlab VERB --help lists every setting with its default."
+    )
 
 
 def _call(verb: str, arguments: list[str]) -> None:

@@ -57,7 +57,9 @@ class Features:
             with np.load(file, allow_pickle=False) as arrays:
                 data = {name: arrays[name] for name in arrays.files}
         except (ValueError, OSError, KeyError) as error:
-            raise InputError(f"{file} cannot be read as an npz of plain arrays ({error}); save it with numpy.savez")
+            raise InputError(
+                f"{file} cannot be read as an npz of plain arrays ({error}); save it with numpy.savez"
+            ) from error
         missing = [name for name in ("values", "pid", "camid") if name not in data]
         if missing:
             raise InputError(f"{file} has no {', '.join(missing)}; expected arrays values (N, D), pid (N,), camid (N,)")
@@ -88,8 +90,8 @@ class EvalResult:
     made elsewhere.
     """
 
-    mAP: float  # noqa: N815 (the field's own spelling)
-    mINP: float  # noqa: N815
+    mAP: float
+    mINP: float
     cmc: np.ndarray
     num_query: int
     num_valid_query: int
@@ -168,14 +170,18 @@ class Run:
         try:
             self.config = json.loads(config.read_text()) if config.is_file() else {}
         except (ValueError, OSError) as error:
-            raise InputError(f"{config} cannot be read ({error}); restore it or start the run in a new folder") from error
+            raise InputError(
+                f"{config} cannot be read ({error}); restore it or start the run in a new folder"
+            ) from error
 
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
         """Open an existing run; a folder that is none is an InputError."""
         run = cls(folder)
         if not run.folder.is_dir():
-            raise InputError(f"no run at {folder}: the folder is not there; give the --out folder of an earlier command")
+            raise InputError(
+                f"no run at {folder}: the folder is not there; give the --out folder of an earlier command"
+            )
         if not run.config and not run.evals():
             raise InputError(f"{folder} is not a run: it has neither config.json nor eval/; give a run folder")
         return run
@@ -200,7 +206,9 @@ class Run:
             run.folder.mkdir(parents=True, exist_ok=True)
             write_json(run.folder / "config.json", config)
         except OSError as error:
-            raise InputError(f"cannot write the run folder {folder} ({error.strerror}); give --out a writable place") from error
+            raise InputError(
+                f"cannot write the run folder {folder} ({error.strerror}); give --out a writable place"
+            ) from error
         return cls(folder)
 
     def _refuse_other_config(self, config: dict) -> None:

@@ -71,7 +71,9 @@ def data_check(dataset: DatasetName, root: Path) -> None:
     broken = find_unreadable(tqdm(paths, unit="image", desc="reading"))
     if broken:
         path, reason = next(iter(broken.items()))
-        raise InputError(f"{len(broken)} image(s) cannot be read, the first is {path} ({reason}); replace or remove them")
+        raise InputError(
+            f"{len(broken)} image(s) cannot be read, the first is {path} ({reason}); replace or remove them"
+        )
     print(f"- all {len(paths)} images can be read")
 
 
@@ -177,7 +179,8 @@ def evaluate(
         if gallery_features is None:
             raise InputError("--query-features was given without --gallery-features; give both files")
         query, gallery = Features.load(query_features), Features.load(gallery_features)
-        report(Run(out), evaluate_features(Run(out), name, query, gallery, config))
+        facts = {"files": {"query": str(query_features), "gallery": str(gallery_features)}}
+        report(Run(out), evaluate_features(Run(out), name, query, gallery, config, facts))
         return
     if dataset is None or root is None:
         raise InputError("--dataset and --root are missing; say which data set to evaluate on")

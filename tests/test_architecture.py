@@ -46,7 +46,9 @@ def test_a_module_imports_only_layers_below_its_own(file):
     assert imported_layers(file) <= BELOW[own] | {own}
 
 
-@pytest.mark.parametrize("module", ["lab.errors", "lab.runs", "lab.data.readers", "lab.show.figures", "lab.show.tables"])
+@pytest.mark.parametrize(
+    "module", ["lab.errors", "lab.runs", "lab.data.readers", "lab.show.figures", "lab.show.tables"]
+)
 def test_results_can_be_read_and_shown_without_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=LAB.parent).returncode == 0

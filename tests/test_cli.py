@@ -18,7 +18,9 @@ TINY_PRETRAIN = (
     "--size tiny --height 32 --width 16 --dim 8 --queue-size 16 --batch-size 8 --bn-groups 2 --epochs 1 --num-workers 0 "
     "--lr 0.01"
 ).split()  # fmt: skip
-TINY_FINETUNE = "--size tiny --height 48 --width 24 --last-stride 1 --ids-per-batch 2 --images-per-id 3 --epochs 1".split()
+TINY_FINETUNE = (
+    "--size tiny --height 48 --width 24 --last-stride 1 --ids-per-batch 2 --images-per-id 3 --epochs 1".split()
+)
 
 
 def lab(capsys, *arguments) -> tuple[int, str, str]:
@@ -76,7 +78,9 @@ def test_from_crops_to_a_rank_list(capsys, market, tmp_path):
     root = ["--dataset", "market1501", "--root", market]
     moco, mgn, files = tmp_path / "moco", tmp_path / "mgn", tmp_path / "files"
     probe = ["--probe-root", market]
-    assert lab(capsys, "pretrain", "--data", market / "bounding_box_train", "--out", moco, *TINY_PRETRAIN, *probe)[0] == 0
+    assert (
+        lab(capsys, "pretrain", "--data", market / "bounding_box_train", "--out", moco, *TINY_PRETRAIN, *probe)[0] == 0
+    )
     assert Run.open(moco).log()["probe_mAP"].notna().sum() == 2
     code, out, _ = lab(capsys, "finetune", *root, "--out", mgn, "--init", moco, *TINY_FINETUNE)
     assert (code, "tensors loaded" in out) == (0, True)

@@ -74,7 +74,7 @@ def test_few_ids_refuses_a_fraction_that_is_none():
 
 
 def csv_dataset(root, rows):
-    for path, pid, camid, _ in rows:
+    for path, pid, _, _ in rows:
         write_person(root / path, int(float(pid)) if str(pid).lstrip("-").isdigit() else 1, 1)
     pd.DataFrame(rows, columns=["path", "pid", "camid", "split"]).to_csv(root / "people.csv", index=False)
 
@@ -98,9 +98,18 @@ def test_folder_reads_a_csv_beside_its_images(tmp_path):
     ("change", "sentence"),
     [
         (lambda root: (root / "people.csv").write_text("path,pid,split\na/1.jpg,5,train\n"), "no camid"),
-        (lambda root: (root / "people.csv").write_text("path,pid,camid,split\na/1.jpg,x,1,train\n"), "line 2 has pid 'x'"),
-        (lambda root: (root / "people.csv").write_text("path,pid,camid,split\na/1.jpg,5,1,val\n"), "'val' in column split"),
-        (lambda root: (root / "people.csv").write_text("path,pid,camid,split\na/1.jpg,5,1,train\n"), "no image for query"),
+        (
+            lambda root: (root / "people.csv").write_text("path,pid,camid,split\na/1.jpg,x,1,train\n"),
+            "line 2 has pid 'x'",
+        ),
+        (
+            lambda root: (root / "people.csv").write_text("path,pid,camid,split\na/1.jpg,5,1,val\n"),
+            "'val' in column split",
+        ),
+        (
+            lambda root: (root / "people.csv").write_text("path,pid,camid,split\na/1.jpg,5,1,train\n"),
+            "no image for query",
+        ),
         (lambda root: (root / "b" / "4.jpg").unlink(), "1 image.s. that are not there"),
         (lambda root: (root / "more.csv").write_text("path\n"), "2 CSV files"),
     ],

@@ -94,7 +94,7 @@ def test_erased_pixels_are_the_mean_so_that_they_are_zero_after_normalisation():
         erased = (view == torch.tensor(fill).view(3, 1, 1)).all(0)
         assert ((view == 200).all(0) | erased).all()
         shares.append(erased.float().mean().item())
-    assert 0.01 < min(s for s in shares if s) and max(shares) < 0.65
+    assert min(s for s in shares if s) > 0.01 and max(shares) < 0.65
     assert max(shares) > 0.4
 
 
@@ -115,8 +115,12 @@ def test_the_log_has_every_step_that_was_due_and_the_probe(trained):
     assert log["epoch"].tolist() == [0, 1, 1, 2, 2]
     assert log["probe_mAP"].dropna().tolist() == [0, 0.1, 0.2]
     assert log["chance_loss"].dropna().tolist() == pytest.approx([math.log(21)] * 4)
-    assert log["lr"].tolist()[1:] == pytest.approx([learning_rate(0, 0.25, TINY), learning_rate(0, 0.75, TINY), 0.01, 0.01])
-    assert log.loc[1:, ["loss", "accuracy", "batch_accuracy", "feature_std", "images_per_second"]].notna().all(axis=None)
+    assert log["lr"].tolist()[1:] == pytest.approx(
+        [learning_rate(0, 0.25, TINY), learning_rate(0, 0.75, TINY), 0.01, 0.01]
+    )
+    assert (
+        log.loc[1:, ["loss", "accuracy", "batch_accuracy", "feature_std", "images_per_second"]].notna().all(axis=None)
+    )
 
 
 def test_the_checkpoint_says_what_it_is(trained):
@@ -156,7 +160,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(paths, tm
             model.temperature = math.nan  # the weights of the epoch that ends are still good
         return {}
 
-    with pytest.raises(InputError, match=r"step 5, and training cannot go on; the last good checkpoint is .*checkpoint.pt"):
+    with pytest.raises(
+        InputError, match=r"step 5, and training cannot go on; the last good checkpoint is .*checkpoint.pt"
+    ):
         pretrain(run, paths, replace(TINY, epochs=3), after_epoch=poison, progress=False)
     content = torch.load(run.checkpoint, weights_only=True)
     assert content["epoch"] == 1

@@ -8,7 +8,7 @@ from loaders import attention_maps, data_root, find_mask, stamp
 from lab.runs import EvalResult, Run
 from lab.show.figures import attention_overlay, to_png
 from lab.show.images import file_name, find_image, read_picture
-from lab.show.tables import describe_query
+from lab.show.tables import describe_query, settings_of
 
 ALONE, PAIR = "the query alone", "a pair"
 
@@ -60,39 +60,36 @@ def explain(run: Run, result: EvalResult, query: int, places: list) -> None:
     if absent:
         st.info(f"The image {plain(file_name(absent[0]))} is not there; set LAB_DATA to the folder of the data set.")
         return
-    for number, path in enumerate(paths):
-        other = paths[1 - number] if len(paths) == 2 else None
-        show_maps(run, path, other, strength, "Query" if number == 0 else f"Rank {rank}")
+    titles = ["Query", f"Rank {rank}"][: len(paths)]
+    others = [paths[1], paths[0]] if len(paths) == 2 else [None]
+    pictures = [draw_maps(run, *each, strength) for each in zip(titles, paths, others, strict=True)]
+    with st.container(horizontal=True):
+        for title, path, picture in zip(titles, paths, pictures, strict=True):
+            if picture:
+                name = f"attention-{run.name}-{file_name(path)}.png"
+                st.download_button(f"{title} as PNG", picture, name, "image/png", icon=":material/download:")
 
 
-def show_maps(run: Run, path: str, other: str | None, strength: float, title: str) -> None:
-    settings = run.config.get("settings") or {}
-    size = (int(settings.get("height") or 384), int(settings.get("width") or 128))
-    place = [str(find_image(each, data_root())) if each else None for each in (path, other)]
+def draw_maps(run: Run, title: str, path: str, other: str | None, strength: float) -> bytes | None:
+    """Show the maps of one crop and return the picture; None, and a message, if they cannot be computed."""
+    settings = settings_of(run.config)
+    places = [str(find_image(each, data_root())) if each else None for each in (path, other)]
     try:
-        maps = attention_maps(str(run.checkpoint), stamp(run.checkpoint), *place, size)
+        size = (int(settings.get("height") or 384), int(settings.get("width") or 128))
+        maps = attention_maps(str(run.checkpoint), stamp(run.checkpoint), *places, size)
     except Exception as error:  # a checkpoint from anywhere: what is wrong with it is shown, not raised
         st.error(plain(f"{run.name}: the attention map cannot be computed. {error}"))
-        return
-    image = read_picture(path, data_root())
+        return None
     mask = find_mask(path)
     if mask is not None:
         from lab.evaluate.attention import energy_on_mask
 
-        maps = {
-            f"{branch}\n{100 * energy_on_mask(values, mask):.0f} % on the person": values
-            for branch, values in maps.items()
-        }
-    picture = to_png(attention_overlay(image, maps, mask, strength, f"{title}: {file_name(path)}"))
-    st.image(picture, alt=f"Attention maps of the branches of {run.name} for {file_name(path)}")
-    st.download_button(
-        "PNG",
-        picture,
-        f"attention-{run.name}-{file_name(path)}.png",
-        "image/png",
-        key=f"png-{title}",
-        icon=":material/download:",
-    )
+        maps = {f"{name}\n{100 * energy_on_mask(cam, mask):.0f} % on the person": cam for name, cam in maps.items()}
+    figure = attention_overlay(read_picture(path, data_root()), maps, mask, strength, f"{title}: {file_name(path)}")
+    picture = to_png(figure)
+    words = f"Attention maps of the branches of {run.name} for {file_name(path)}"
+    st.image(picture, width=480 if other else 640, alt=words)
+    return picture
 
 
 main()

@@ -22,9 +22,8 @@ def show_table(choices) -> None:
     if not len(table):
         return
     if not st.toggle("All data sets and rankings", key="all", bind="query-params"):
-        table = table[
-            (table["data set"] == choices.dataset) & (table["re-ranking"] == ("yes" if choices.rerank else "no"))
-        ]
+        same = (table["data set"] == choices.dataset) & (table["re-ranking"] == ("yes" if choices.rerank else "no"))
+        table = table[same].drop(columns=["data set", "re-ranking"])
     table = table.sort_values("mAP", ascending=False)
     numbers = {name: st.column_config.NumberColumn(f"{name} (%)", format="%.1f") for name in METRICS}
     st.dataframe(table, hide_index=True, column_config=numbers, height="content" if len(table) < 12 else 420)

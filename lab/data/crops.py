@@ -95,7 +95,9 @@ class Crops(Dataset):
     def _note(self, path: str, error: OSError) -> None:
         self.unreadable[path] = str(error)
         if not self.replace:
-            raise InputError(f"{path} cannot be read ({error}); replace the file, or take it out of the list") from error
+            raise InputError(
+                f"{path} cannot be read ({error}); replace the file, or take it out of the list"
+            ) from error
         if len(self.unreadable) > self.limit:
             names = ", ".join(list(self.unreadable)[:3])
             raise InputError(

@@ -76,7 +76,9 @@ def folder(root: Path) -> ReidDataset:
         )
     _check_csv_values(file, table)
     notes: list[str] = []
-    splits = {name: _csv_split(file, table[table["split"] == name], name, notes) for name in ("train", "query", "gallery")}
+    splits = {
+        name: _csv_split(file, table[table["split"] == name], name, notes) for name in ("train", "query", "gallery")
+    }
     return ReidDataset("folder", **splits, notes=tuple(notes))
 
 
@@ -85,7 +87,9 @@ def list_images(folder: str | Path) -> list[str]:
     folder = Path(os.path.abspath(folder))
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; expected a folder of images: give another one")
-    found = [str(path) for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    found = [
+        str(path) for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    ]
     if not found:
         raise InputError(f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); give a folder that does")
     return found
@@ -107,7 +111,9 @@ def queries_without_match(dataset: ReidDataset) -> np.ndarray:
     for pid, camid in seen:
         cameras.setdefault(pid, set()).add(camid)
     pairs = zip(dataset.query.pid.tolist(), dataset.query.camid.tolist(), strict=True)
-    return np.array([i for i, (pid, camid) in enumerate(pairs) if not cameras.get(pid, set()) - {camid}], dtype=np.int64)
+    return np.array(
+        [i for i, (pid, camid) in enumerate(pairs) if not cameras.get(pid, set()) - {camid}], dtype=np.int64
+    )
 
 
 def _market_split(part: Path, notes: list[str]) -> Split:

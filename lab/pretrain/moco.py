@@ -156,7 +156,9 @@ def from_official(state_dict: dict[str, Tensor]) -> MoCo:
     report = model.load_state_dict(state, strict=False)
     missing = [key for key in report.missing_keys if key not in ("pixel_mean", "pixel_std")]
     if missing or report.unexpected_keys:
-        raise InputError(f"the checkpoint lacks {missing[:3]} and has {report.unexpected_keys[:3]} too much; get it again")
+        raise InputError(
+            f"the checkpoint lacks {missing[:3]} and has {report.unexpected_keys[:3]} too much; get it again"
+        )
     return model
 
 

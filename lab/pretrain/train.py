@@ -25,7 +25,8 @@ from lab.pretrain.augment import TwoViews
 from lab.pretrain.moco import Contrast, MoCo
 from lab.runs import Run, replacing
 
-LOG_COLUMNS = ("step", "epoch", "lr", "loss", "accuracy", "batch_accuracy", "chance_loss", "feature_std", "images_per_second")
+LOG_COLUMNS = ("step", "epoch", "lr", "loss", "accuracy", "batch_accuracy", "chance_loss", "feature_std",
+               "images_per_second")  # fmt: skip
 AfterEpoch = Callable[[nn.Module, int], dict[str, float]]
 
 
@@ -88,9 +89,7 @@ def pretrain(
     device = pick_device(config.device)
     _check(config, len(paths))
     torch.manual_seed(config.seed)
-    model = MoCo(
-        config.depth, config.dim, config.queue_size, config.key_momentum, config.temperature, config.bn_groups
-    )
+    model = MoCo(config.depth, config.dim, config.queue_size, config.key_momentum, config.temperature, config.bn_groups)
     if init is not None:
         _start_from(model, init, progress)
     model = model.to(device, memory_format=torch.channels_last)
@@ -101,41 +100,38 @@ def pretrain(
     probe: dict[str, float] = after_epoch(model, first_epoch) if after_epoch else {}
     if step == 0 and probe:
         run.append_log(dict.fromkeys(LOG_COLUMNS, math.nan) | {"step": 0, "epoch": 0} | probe)
-    bar = tqdm(total=config.epochs * steps_per_epoch, initial=step, unit="step", disable=not progress, desc="pre-training")
+    total = config.epochs * steps_per_epoch
+    with tqdm(total=total, initial=step, unit="step", disable=not progress, desc="pre-training") as bar:
+        for epoch in range(first_epoch, config.epochs):
+            _seed_everything(config.seed, epoch)
+            model.train()
+            started = time.monotonic()
+            for position, views in enumerate(_loader(crops, config, device)):
+                lr = learning_rate(epoch, position / steps_per_epoch, config)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                view_q, view_k = views.to(device, non_blocking=True).unbind(1)
+                with autocast(device, config.amp):
+                    contrast = model(view_q, view_k)
+                loss = contrast.loss
+                if not torch.isfinite(loss):
+                    raise _not_finite(f"the loss is {loss.item()}", step + 1, run)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
 
-    for epoch in range(first_epoch, config.epochs):
-        _seed_everything(config.seed, epoch)
-        model.train()
-        started, images = time.monotonic(), 0
-        loader = _loader(crops, config, device)
-        for position, views in enumerate(loader):
-            lr = learning_rate(epoch, position / steps_per_epoch, config)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            view_q, view_k = views.to(device, non_blocking=True).unbind(1)
-            with autocast(device, config.amp):
-                contrast = model(view_q, view_k)
-            loss = contrast.loss
-            if not torch.isfinite(loss):
-                raise _not_finite(f"the loss is {loss.item()}", step + 1, run)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-
-            step, images = step + 1, images + len(views)
-            bar.update()
-            last = position == steps_per_epoch - 1
-            if step % config.log_every == 0 or last:
-                row = _row(step, epoch, lr, contrast, config, images / (time.monotonic() - started))
-                if last and after_epoch and ((epoch + 1) % config.probe_every == 0 or epoch + 1 == config.epochs):
-                    probe = after_epoch(model, epoch + 1)
-                    model.train()
-                    run.append_log(row | probe)
-                else:
-                    run.append_log(row | dict.fromkeys(probe, math.nan))
-                bar.set_postfix(loss=f"{row['loss']:.3f}", accuracy=f"{row['accuracy']:.2f}")
-        save(run, model, optimizer, step, epoch + 1, config)
-    bar.close()
+                step += 1
+                bar.update()
+                last = position + 1 == steps_per_epoch
+                if last or step % config.log_every == 0:
+                    speed = (position + 1) * config.batch_size / (time.monotonic() - started)
+                    row = _row(step, epoch, lr, contrast, config, speed)
+                    due = last and ((epoch + 1) % config.probe_every == 0 or epoch + 1 == config.epochs)
+                    measured = after_epoch(model, epoch + 1) if after_epoch and due else dict.fromkeys(probe, math.nan)
+                    model.train()  # a probe leaves eval mode behind
+                    run.append_log(row | measured)
+                    bar.set_postfix(loss=f"{row['loss']:.3f}", accuracy=f"{row['accuracy']:.2f}")
+            save(run, model, optimizer, step, epoch + 1, config)
     return model
 
 
@@ -157,7 +153,9 @@ def learning_rate(epoch: int, within: float, config: PretrainConfig) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * epoch / config.epochs))
 
 
-def save(run: Run, model: MoCo, optimizer: torch.optim.Optimizer, step: int, epoch: int, config: PretrainConfig) -> None:
+def save(
+    run: Run, model: MoCo, optimizer: torch.optim.Optimizer, step: int, epoch: int, config: PretrainConfig
+) -> None:
     """Write checkpoint.pt; until the new file is whole on disk, the old one stays."""
     if not all(torch.isfinite(parameter).all() for parameter in model.encoder_q.parameters()):
         raise _not_finite("a weight is no longer finite", step, run)
@@ -189,7 +187,9 @@ def load(path: str | Path) -> MoCo:
 
 def _check(config: PretrainConfig, count: int) -> None:
     if count < config.batch_size:
-        raise InputError(f"{count} images are fewer than one batch of {config.batch_size}; give more, or a smaller --batch-size")
+        raise InputError(
+            f"{count} images are fewer than one batch of {config.batch_size}; give more or a smaller --batch-size"
+        )
     if config.batch_size % config.bn_groups or config.batch_size // config.bn_groups < 2:
         raise InputError(
             f"a batch of {config.batch_size} cannot be split into {config.bn_groups} equal groups of at least 2; "

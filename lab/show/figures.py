@@ -110,10 +110,10 @@ def attention_overlay(
     white. `strength` 0 shows the crop alone, 1 the map alone where it is high.
     """
     maps = attention if isinstance(attention, Mapping) else {"attention": attention}
-    figure = Figure(figsize=(1.75 * (1 + len(maps)) + 0.7, 3.9), dpi=100)
+    figure = Figure(figsize=(1.35 * (1 + len(maps)) + 0.75, 3.2), dpi=100)
     figure.suptitle(title, x=0.02, y=0.985, ha="left", fontsize=11, fontweight="bold", parse_math=False)
     panels = figure.subplots(1, 1 + len(maps), squeeze=False)[0]
-    figure.subplots_adjust(left=0.02, right=1 - 0.75 / figure.get_figwidth(), top=0.86, bottom=0.03, wspace=0.06)
+    figure.subplots_adjust(left=0.02, right=1 - 0.75 / figure.get_figwidth(), top=0.82, bottom=0.03, wspace=0.06)
     for axes, (name, values) in zip(panels, {"crop": None, **maps}.items(), strict=True):
         axes.imshow(image if values is None else blend(image, values, strength))
         if mask is not None:
@@ -165,7 +165,7 @@ def loss_curves(log: pd.DataFrame, title: str = "Training") -> go.Figure:
     `log` is log.csv; a panel without its columns is left out.
     """
     panels = [
-        ("loss", "loss", [c for c in ("loss", "loss_cls", "loss_triplet", "chance_loss") if c in log], 1),
+        ("", "loss", [c for c in ("loss", "loss_cls", "loss_triplet", "chance_loss") if c in log], 1),
         ("accuracy", "right (%)", [c for c in ("accuracy",) if c in log], 100),
         ("retrieval probe", "%", [c for c in log if c.startswith("probe_")], 100),
         ("spread of the features", "1 = even, 0 = collapsed", [c for c in ("feature_std",) if c in log], 1),
@@ -285,10 +285,10 @@ def _curve(log: pd.DataFrame, column: str, factor: float, number: int) -> go.Sca
     """One column of a log over its steps; a column with gaps, such as the probe, gets markers."""
     rows = log[log[column].notna()]
     if column == "chance_loss":
-        name = f"chance: log(K + 1) = {rows[column].iloc[-1]:.2f}" if len(rows) else "chance"
+        name = "chance: log(K + 1)"
         line = {"color": JUNK, "dash": "dash", "width": 2}
     else:
-        name, line = column.removeprefix("probe_").replace("_", " "), _line(number)
+        name, line = column.removeprefix("probe_").replace("rank1", "rank-1").replace("_", " "), _line(number)
     return go.Scatter(
         x=rows["step"],
         y=factor * rows[column],

@@ -48,13 +48,19 @@ def metrics(result: EvalResult) -> dict:
 def describe_run(run: Run | None) -> dict:
     """Name, stage, initial weights and share of the training identities, "" where the run does not say."""
     config = run.config if run else {}
-    fraction = _dict(config.get("settings")).get("fraction")
+    fraction = settings_of(config).get("fraction")
     return {
         "run": run.name if run else "",
         "stage": str(config.get("stage") or ""),
         "initialised from": initialisation(config),
         "identities used": f"{100 * fraction:g} %" if isinstance(fraction, int | float) else "",
     }
+
+
+def settings_of(config: dict) -> dict:
+    """The settings in a config.json; empty where it has none, as in a folder that another program made."""
+    settings = config.get("settings")
+    return settings if isinstance(settings, dict) else {}
 
 
 def initialisation(config: dict) -> str:
@@ -122,7 +128,3 @@ def describe_query(result: EvalResult, query: int) -> str:
         return "no valid match in the gallery: this query counts in no mean"
     where = "right at rank 1" if first == 1 else f"first right one at rank {first}"
     return f"AP {100 * result.ap[query]:.1f} % · {where}"
-
-
-def _dict(value) -> dict:
-    return value if isinstance(value, dict) else {}
