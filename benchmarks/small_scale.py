@@ -5,7 +5,8 @@ evaluates each with and without re-ranking, and writes a table with machine, com
 are reused, so the script can be stopped and started again.
 
     python benchmarks/small_scale.py --dataset synthetic --root demo/data --out runs/small-scale \\
-        --starts scratch shipped --fractions 0.1 --seeds 0 1 2 --results benchmarks/results/synthetic
+        --starts scratch shipped --fractions 0.1 --seeds 0 1 2 --results benchmarks/results/synthetic \\
+        --epochs 4 --steps-per-epoch 12
 """
 
 import platform
@@ -38,7 +39,6 @@ class Study:
     starts: tuple[str, ...] = ("scratch", "shipped")  # scratch, shipped, or NAME=CHECKPOINT
     fractions: tuple[float, ...] = (0.1, 1.0)  # of the training identities
     seeds: tuple[int, ...] = (0,)
-    steps: int | None = None  # steps of each run, whatever its data; None: epochs as in the settings
     finetune: tyro.conf.OmitArgPrefixes[FinetuneConfig] = FinetuneConfig.tiny()
 
 
@@ -57,9 +57,6 @@ def run_cell(study: Study, dataset: ReidDataset, start: str, fraction: float, se
     name, _, weights = start.partition("=")
     init = None if name == "scratch" else weights or name
     config = replace(study.finetune, fraction=fraction, seed=seed)
-    if study.steps:
-        batch = config.ids_per_batch * config.images_per_id
-        config = replace(config, epochs=1, repeat=round(study.steps * batch / (len(dataset.train) * fraction)) or 1)
     run = Run.create(
         study.out / f"{name}-{100 * fraction:g}-seed{seed}",
         "finetune",

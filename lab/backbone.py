@@ -6,6 +6,7 @@ std are buffers that travel in its checkpoint. Legend: B images in a batch, D fe
 
 import hashlib
 import pickle
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet as torchvision_resnet
 
 from lab.errors import InputError
+from lab.runs import replacing
 
 LUPERSON_MEAN = (0.3525 * 255, 0.3106 * 255, 0.3140 * 255)  # statistics of LUPerson, as pre-training used them
 LUPERSON_STD = (0.2660 * 255, 0.2522 * 255, 0.2505 * 255)
@@ -150,6 +152,45 @@ def trunk_state(content: dict) -> dict[str, Tensor]:
             statistics = {key: value for key, value in state.items() if key in ("pixel_mean", "pixel_std")}
             return statistics | inside
     return state if "conv1.weight" in state else {}
+
+
+def depth_of(state: dict[str, Tensor], prefix: str = "") -> int:
+    """Depth of the torchvision-named ResNet in a state dict, from the number of blocks in each layer."""
+    pattern = re.compile(re.escape(prefix) + r"layer(\d)\.(\d+)\.conv1\.weight")
+    found = [match for match in map(pattern.fullmatch, state) if match]
+    blocks = tuple(sum(match[1] == layer for match in found) for layer in "1234")
+    bottleneck = f"{prefix}layer1.0.conv3.weight" in state
+    known = {
+        ((2, 2, 2, 2), False): 18, ((3, 4, 6, 3), False): 34, ((3, 4, 6, 3), True): 50,
+        ((3, 4, 23, 3), True): 101, ((3, 8, 36, 3), True): 152,
+    }  # fmt: skip
+    if (blocks, bottleneck) not in known:
+        raise InputError(f"the layers have {blocks} blocks; expected a ResNet-18, 34, 50, 101 or 152")
+    return known[blocks, bottleneck]
+
+
+def save_trunk(source: str | Path, out: Path, half: bool = False) -> LoadReport:
+    """Write the trunk inside any readable weights as a safetensors file of torchvision names with pixel statistics.
+
+    `half` stores 16-bit floats. Statistics that the source does not carry are LUPerson's. Raises InputError.
+    """
+    from safetensors.torch import save_file
+
+    file = resolve_weights(source)
+    content = read_weights(file)
+    state = trunk_state(content)
+    model = Embedder(depth_of(state) if state else 50)
+    report = load_trunk(model, content if state else file)
+    dtype = torch.float16 if half else torch.float32
+    state = {key.removeprefix("trunk."): value.contiguous() for key, value in model.state_dict().items()}
+    state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+    statistics = {key: state[key].float() for key in ("pixel_mean", "pixel_std")}
+    try:
+        with replacing(Path(out)) as temporary:
+            save_file(state | statistics, temporary)
+    except OSError as error:
+        raise InputError(f"cannot write {out} ({error.strerror}); give --out a writable place") from error
+    return report
 
 
 def read_weights(file: Path) -> dict:

@@ -18,6 +18,7 @@ VERBS = {
     "pretrain": "pre-train a trunk without labels (MoCo v2 with LUPerson's changes)",
     "finetune": "fine-tune MGN on a labelled data set",
     "evaluate": "rank lists, CMC, mAP, mINP of a run, a baseline or feature files",
+    "convert": "the trunk inside any checkpoint as a safetensors file, with a load report",
     "app": "open the explorer on a folder of runs",
 }
 

@@ -12,7 +12,7 @@ from typing import Literal
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes, Positional
 
-from lab.backbone import describe_init
+from lab.backbone import describe_init, save_trunk
 from lab.data import load
 from lab.data.crops import find_unreadable
 from lab.data.readers import count_report, list_images, queries_without_match
@@ -190,6 +190,18 @@ def evaluate(
     else:
         target = Run.open(run)
         report(target, evaluate_run(target, load_model(target), found, config))
+
+
+def convert(source: Positional[Path], out: Path, half: bool = False) -> None:
+    """The trunk inside a checkpoint as a safetensors file, with the report of what was found in it.
+
+    Args:
+        source: released or own weights (.pth, .pt, .safetensors) or a run folder
+        out: file to write, FILE.safetensors
+        half: store 16-bit floats
+    """
+    print(save_trunk(source, out, half))
+    print(f"wrote {out}")
 
 
 def app(runs: Positional[Path | None] = None) -> None:

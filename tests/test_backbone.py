@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from lab.backbone import DEPTHS, SHIPPED_TRUNK, Embedder, load_trunk, pick_device, read_weights, resnet
+from lab.backbone import DEPTHS, SHIPPED_TRUNK, Embedder, load_trunk, pick_device, read_weights, resnet, save_trunk
 from lab.errors import InputError
 from lab.finetune.mgn import MGN
 from lab.pretrain.moco import MoCo
@@ -71,6 +71,22 @@ def test_safetensors_with_half_precision_and_pixel_statistics(tmp_path):
     assert model.encoder_q.conv1.weight.dtype == torch.float32
     for encoder in (model.encoder_q, model.encoder_k):
         torch.testing.assert_close(encoder.layer4[1].conv2.weight, trunk["layer4.1.conv2.weight"].float())
+
+
+def test_a_trunk_is_written_for_others_to_read(tmp_path):
+    trunk = random_trunk()
+    torch.save(FORMS["raw MoCo"](trunk), tmp_path / "raw.pth")
+    report = save_trunk(tmp_path / "raw.pth", tmp_path / "trunk.safetensors", half=True)
+    assert report.fraction == 1
+    assert len(report.unexpected) == 1  # the projection head's one tensor
+    written = load_file(tmp_path / "trunk.safetensors")
+    assert set(written) == set(trunk) | {"pixel_mean", "pixel_std"}
+    torch.testing.assert_close(written["conv1.weight"].float(), trunk["conv1.weight"], atol=1e-3, rtol=0)
+    assert written["conv1.weight"].dtype == torch.float16
+    torch.save({"head": torch.zeros(1)}, tmp_path / "none.pth")
+    with pytest.raises(InputError, match=r"none.pth holds no trunk"):
+        save_trunk(tmp_path / "none.pth", tmp_path / "no.safetensors")
+    assert not (tmp_path / "no.safetensors").exists()
 
 
 def test_mgn_gets_the_trunk_in_all_three_branches():

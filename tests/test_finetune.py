@@ -309,7 +309,7 @@ def test_a_loss_that_turns_nan_later_leaves_the_last_good_checkpoint(train, tmp_
 def test_images_that_are_too_small_for_three_stripes(train, tmp_path):
     config = replace(SMALL, height=32)
     run = Run.create(tmp_path / "run", "finetune", config)
-    with pytest.raises(InputError, match="a map of 2 rows, which cannot be cut into 3 stripes"):
+    with pytest.raises(InputError, match="a map of 2 row.*3 stripes"):
         finetune(run, train, config, progress=False)
     assert not run.checkpoint.exists()
 

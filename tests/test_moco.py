@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lab.backbone import normalise
+from lab.backbone import depth_of, normalise
 from lab.errors import InputError
-from lab.pretrain.moco import Contrast, MoCo, depth_of, from_official
+from lab.pretrain.moco import Contrast, MoCo, from_official
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
 
@@ -160,7 +160,7 @@ def test_one_step_equals_the_published_code(published):
 
 
 def test_the_projection_in_eval_mode_equals_the_published_code(published):
-    rule, state, golden = published
+    rule, state, _ = published
     model = from_official(state)
     assert model.project(torch.from_numpy(rule.images("moco/q", 8, 256, 128, 20210412))).shape == (8, 128)
 

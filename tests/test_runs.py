@@ -121,9 +121,14 @@ def test_the_log_is_appended_to_and_trimmed_to_a_step(tmp_path):
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
     file = tmp_path / "checkpoint.pt"
     file.write_text("old")
-    with pytest.raises(RuntimeError), replacing(file) as temporary:
-        temporary.write_text("half of the n")
-        raise RuntimeError
+
+    def write_half():
+        with replacing(file) as temporary:
+            temporary.write_text("half of the n")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
 

@@ -48,6 +48,7 @@ class FinetuneConfig:
     fraction: float = 1.0  # share of the training identities that is used (paper: 0.1, 0.3, ... small-scale setting)
     epochs: int = 60  # passes; a pass is len(train) // batch size steps
     repeat: int = 1  # counts the training set this many times in a pass (published: 2 or 3 when images are very few)
+    steps_per_epoch: int | None = None  # a pass has so many steps, for comparisons at equal cost; None: see epochs
     ids_per_batch: int = 4  # different people in a batch
     images_per_id: int = 16  # crops of each of them
     lr: float = 3.5e-4  # Adam's learning rate, all parameters
@@ -96,7 +97,7 @@ def finetune(
     device = pick_device(config.device)
     train = few_ids(train, config.fraction, config.seed)
     sampler = IdentitySampler(train.labels, config.ids_per_batch, config.images_per_id, config.seed)
-    steps_per_epoch = max(1, len(train) * config.repeat // sampler.batch_size)
+    steps_per_epoch = config.steps_per_epoch or max(1, len(train) * config.repeat // sampler.batch_size)
     steps = config.epochs * steps_per_epoch
     frozen = frozen_steps(steps, config.freeze, init is not None)
     model, optimizer, step = _start(run, config, train.num_ids, init, device, progress)
@@ -249,9 +250,7 @@ def _start(
 def _loader(train: Split, config: FinetuneConfig, requests: Iterator, device: torch.device) -> DataLoader:
     augmentation = Augmentation(config.flip, config.padding, config.erase)
     images = TrainingImages(train, config.height, config.width, augmentation, config.cache_gb)
-    return DataLoader(
-        images, batch_sampler=requests, num_workers=config.num_workers, pin_memory=device.type == "cuda"
-    )
+    return DataLoader(images, batch_sampler=requests, num_workers=config.num_workers, pin_memory=device.type == "cuda")
 
 
 class _Meter:

@@ -6,14 +6,13 @@ view of a crop, not a re-ID query. Legend: B crops in a batch, C size of the pro
 """
 
 import copy
-import re
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.backbone import LUPERSON_MEAN, LUPERSON_STD, normalise, register_pixel_statistics, resnet
+from lab.backbone import LUPERSON_MEAN, LUPERSON_STD, depth_of, normalise, register_pixel_statistics, resnet
 from lab.errors import InputError
 
 
@@ -160,21 +159,6 @@ def from_official(state_dict: dict[str, Tensor]) -> MoCo:
             f"the checkpoint lacks {missing[:3]} and has {report.unexpected_keys[:3]} too much; get it again"
         )
     return model
-
-
-def depth_of(state: dict[str, Tensor], prefix: str = "") -> int:
-    """Depth of the torchvision-named ResNet in a state dict, from the number of blocks in each layer."""
-    pattern = re.compile(re.escape(prefix) + r"layer(\d)\.(\d+)\.conv1\.weight")
-    found = [match for match in map(pattern.fullmatch, state) if match]
-    blocks = tuple(sum(match[1] == layer for match in found) for layer in "1234")
-    bottleneck = f"{prefix}layer1.0.conv3.weight" in state
-    known = {
-        ((2, 2, 2, 2), False): 18, ((3, 4, 6, 3), False): 34, ((3, 4, 6, 3), True): 50,
-        ((3, 4, 23, 3), True): 101, ((3, 8, 36, 3), True): 152,
-    }  # fmt: skip
-    if (blocks, bottleneck) not in known:
-        raise InputError(f"the layers have {blocks} blocks; expected a ResNet-18, 34, 50, 101 or 152")
-    return known[blocks, bottleneck]
 
 
 def _encoder(depth: int, dim: int) -> nn.Module:
