@@ -73,7 +73,7 @@ def run_demo(out: Path, seed: int = 0) -> pd.DataFrame:
     dataset = load("synthetic", out / "data")
     print(dataset.summary().to_string(), "\n")
 
-    plan = make_plan(out, dataset)
+    plan = make_plan(out)
     print("2. Two minutes of pre-training without labels")
     pretrain_short(out, dataset, plan, seed)
 
@@ -95,7 +95,7 @@ def run_demo(out: Path, seed: int = 0) -> pd.DataFrame:
     return table
 
 
-def make_plan(out: Path, dataset: ReidDataset) -> Plan:
+def make_plan(out: Path) -> Plan:
     """The plan in plan.json, or a new one from the time of a few training steps on random pixels."""
     file = out / "plan.json"
     if file.is_file():
@@ -117,7 +117,8 @@ def pretrain_config(epochs: int, seed: int) -> PretrainConfig:
 def finetune_config(fraction: float, epochs: int, seed: int) -> FinetuneConfig:
     """Tiny on small crops, with half the published batch so that few minutes hold more steps."""
     small = replace(FinetuneConfig.tiny(), **SMALL, last_stride=1, padding=3, ids_per_batch=8, images_per_id=4)
-    return replace(small, fraction=fraction, epochs=epochs, steps_per_epoch=STEPS_PER_EPOCH, seed=seed)
+    schedule = {"epochs": epochs, "steps_per_epoch": STEPS_PER_EPOCH, "checkpoint_every": epochs}
+    return replace(small, **schedule, fraction=fraction, seed=seed)
 
 
 def time_pretraining(config: PretrainConfig) -> float:

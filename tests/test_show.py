@@ -12,7 +12,7 @@ from PIL import Image
 
 from lab.data import load
 from lab.runs import Run
-from lab.show import figures, tables
+from lab.show import curves, figures, tables
 from lab.show.images import MAX_HEIGHT, find_image, read_picture
 
 GREY = np.full((64, 32, 3), 128, np.uint8)
@@ -32,7 +32,7 @@ def frames(figure) -> list[str]:
 
 def test_show_needs_neither_torch_nor_pyplot_nor_streamlit():
     heavy = "('torch', 'matplotlib.pyplot', 'streamlit')"
-    code = f"import sys, lab.show.figures; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, lab.show.curves; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 
@@ -123,7 +123,7 @@ def test_attention_of_another_size_is_refused():
 
 def test_cmc_figure_is_in_per_cent_with_labelled_axes():
     cmc = np.linspace(0.5, 1, 50)
-    figure = figures.cmc_figure({"a": tiny_result(cmc=cmc), "<b>": tiny_result()}, max_rank=10)
+    figure = curves.cmc_figure({"a": tiny_result(cmc=cmc), "<b>": tiny_result()}, max_rank=10)
     assert figure.data[0].x.tolist() == list(range(1, 11))
     assert figure.data[0].y == pytest.approx(100 * cmc[:10])
     assert "rank" in figure.layout.xaxis.title.text
@@ -136,10 +136,10 @@ def test_cmc_figure_is_in_per_cent_with_labelled_axes():
 
 def test_loss_curves_show_chance_probe_and_units():
     log = pretrain_log(queue_size=1023)
-    figure = figures.loss_curves(log)
-    curves = {curve.name: curve for curve in figure.data}
-    assert curves["chance: log(K + 1)"].y == pytest.approx(np.full(len(log), np.log(1024)))
-    assert len(curves["mAP"].x) == log["probe_mAP"].notna().sum()
+    figure = curves.loss_curves(log)
+    lines = {line.name: line for line in figure.data}
+    assert lines["chance: log(K + 1)"].y == pytest.approx(np.full(len(log), np.log(1024)))
+    assert len(lines["mAP"].x) == log["probe_mAP"].notna().sum()
     titles = [axis.title.text for axis in figure.select_yaxes()]
     assert "images per second" in titles
     assert all(titles)
@@ -147,10 +147,10 @@ def test_loss_curves_show_chance_probe_and_units():
 
 
 def test_loss_curves_leave_out_what_was_not_logged():
-    names = {curve.name for curve in figures.loss_curves(finetune_log()).data}
+    names = {curve.name for curve in curves.loss_curves(finetune_log()).data}
     assert {"loss", "loss cls", "loss triplet", "accuracy", "lr"} <= names
     assert "mAP" not in names
-    assert not figures.loss_curves(pd.DataFrame()).data
+    assert not curves.loss_curves(pd.DataFrame()).data
 
 
 def test_initialisation_figure_groups_bars_by_share():
@@ -160,7 +160,7 @@ def test_initialisation_figure_groups_bars_by_share():
         ("shipped", "10 %", 40.0),
         ("shipped", "100 %", 65.0),
     ]
-    figure = figures.initialisation_figure(pd.DataFrame(rows, columns=["initialised from", "identities used", "mAP"]))
+    figure = curves.initialisation_figure(pd.DataFrame(rows, columns=["initialised from", "identities used", "mAP"]))
     assert {bar.name: list(bar.y) for bar in figure.data} == {"scratch": [20.0, 60.0], "shipped": [40.0, 65.0]}
     assert list(figure.data[0].x) == ["10 % of the identities", "100 % of the identities"]
 

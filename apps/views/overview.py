@@ -4,7 +4,7 @@ import streamlit as st
 from choices import chosen, need_results, plain
 from loaders import read_result
 
-from lab.show.figures import cmc_figure
+from lab.show.curves import cmc_figure
 from lab.show.tables import METRICS, metrics_table
 
 

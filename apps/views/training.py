@@ -4,7 +4,7 @@ import streamlit as st
 from choices import chosen, plain
 from loaders import read_log
 
-from lab.show.figures import loss_curves
+from lab.show.curves import loss_curves
 
 
 def main() -> None:

@@ -103,40 +103,38 @@ def finetune(
     model, optimizer, step = _start(run, config, train.num_ids, init, device, progress)
     batches = iter(_loader(train, config, draws(sampler, config.seed, step, steps), device))
     meter = _Meter(run, sampler.batch_size)
-    bar = tqdm(total=steps, initial=step, unit="step", desc="fine-tuning", disable=not progress)
+    with tqdm(total=steps, initial=step, unit="step", desc="fine-tuning", disable=not progress) as bar:
+        for epoch in range(step // steps_per_epoch, config.epochs):
+            set_frozen(model, step < frozen)  # anew in every epoch: a measurement leaves eval mode behind
+            for images, labels in islice(batches, steps_per_epoch):
+                if step == frozen:
+                    set_frozen(model, False)
+                lr = learning_rate(step, steps, config)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                labels = labels.to(device, non_blocking=True)
+                with autocast(device, config.amp):
+                    features = model.features(images.to(device, non_blocking=True, memory_format=torch.channels_last))
+                weights = model.class_weights()
+                terms, accuracy = mgn_losses(
+                    features, weights, labels, config.scale, config.margin, config.smoothing, config.triplet_margin
+                )
+                loss = sum(terms.values())
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
 
-    for epoch in range(step // steps_per_epoch, config.epochs):
-        set_frozen(model, step < frozen)  # anew in every epoch: a measurement after the last one left eval mode behind
-        for images, labels in islice(batches, steps_per_epoch):
-            if step == frozen:
-                set_frozen(model, False)
-            lr = learning_rate(step, steps, config)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            labels = labels.to(device, non_blocking=True)
-            with autocast(device, config.amp):
-                features = model.features(images.to(device, non_blocking=True, memory_format=torch.channels_last))
-            weights = model.class_weights()
-            terms, accuracy = mgn_losses(
-                features, weights, labels, config.scale, config.margin, config.smoothing, config.triplet_margin
-            )
-            loss = sum(terms.values())
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-
-            step += 1
-            bar.update()
-            meter.add(terms, accuracy)
-            if step % config.log_every == 0 or step % steps_per_epoch == 0:
-                row = meter.log(step, epoch + 1, lr)
-                bar.set_postfix(loss=f"{row['loss']:.2f}", accuracy=f"{row['accuracy']:.2f}")
-        if (epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs:
-            save(run, model, optimizer if step < steps else None, step, epoch + 1, config)
-        if after_epoch:
-            measured = after_epoch(model, epoch + 1)
-            bar.write(f"epoch {epoch + 1}: " + ", ".join(f"{name} {value:.3f}" for name, value in measured.items()))
-    bar.close()
+                step += 1
+                bar.update()
+                meter.add(terms, accuracy)
+                if step % config.log_every == 0 or step % steps_per_epoch == 0:
+                    row = meter.log(step, epoch + 1, lr)
+                    bar.set_postfix(loss=f"{row['loss']:.2f}", accuracy=f"{row['accuracy']:.2f}")
+            if (epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs:
+                save(run, model, optimizer if step < steps else None, step, epoch + 1, config)
+            if after_epoch:
+                measured = after_epoch(model, epoch + 1)
+                bar.write(f"epoch {epoch + 1}: " + ", ".join(f"{name} {value:.3f}" for name, value in measured.items()))
     return model.eval()
 
 
