@@ -1,6 +1,7 @@
 """The explorer, page by page: with nothing to show, with one and several runs, and with folders that are broken."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,12 @@ from lab.runs import Run
 EXPLORER = Path(__file__).parent.parent / "apps" / "explorer.py"
 PAGES = ("overview", "rank_lists", "attention", "training")
 FINETUNED = {"stage": "finetune", "settings": {"height": 128, "width": 64, "fraction": 1.0}, "init": None}
+
+
+@pytest.fixture(autouse=True)
+def keep_main_module(monkeypatch):
+    """AppTest leaves the app behind as the process's main module, which later tests' worker processes would import."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
 @pytest.fixture

@@ -20,13 +20,14 @@ GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="../shared/golden is not here")
 SMALL = replace(
     FinetuneConfig.tiny(), height=48, width=24, last_stride=1, epochs=2, ids_per_batch=4, images_per_id=4, padding=3,
-    log_every=1, device="cpu", lr=3.5e-4, repeat=1, checkpoint_every=1,
+    log_every=1, device="cpu", lr=3.5e-4, repeat=1, checkpoint_every=2,
 )  # fmt: skip
+EVERY_EPOCH = replace(SMALL, checkpoint_every=1)  # with its optimizer a checkpoint is 375 MB: only where it matters
 
 
 @pytest.fixture(autouse=True, scope="module")
 def no_waiting_for_the_disk():
-    """A ResNet-18 MGN with its optimizer is 375 MB; on a slow disk syncing it would be most of the test time."""
+    """On a slow disk syncing the checkpoints would be most of the test time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda file: None)
         yield
@@ -98,18 +99,18 @@ def test_log_and_checkpoint_hold_what_the_contract_says(finished):
 
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(finished, train, tmp_path):
     straight, _ = finished
-    run = Run.create(tmp_path / "run", "finetune", SMALL)
+    run = Run.create(tmp_path / "run", "finetune", EVERY_EPOCH)
 
     def interrupt(model, epoch):
         run.append_log(run.log().iloc[-1].to_dict() | {"step": 3})  # a row that was logged and never saved
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        finetune(run, train, SMALL, after_epoch=interrupt, progress=False)
+        finetune(run, train, EVERY_EPOCH, after_epoch=interrupt, progress=False)
     content = torch.load(run.checkpoint, weights_only=True)
     assert content["epoch"] == 1
     assert content["optimizer"]["state"][0]["step"] == 2
-    finetune(run, train, SMALL, progress=False)
+    finetune(run, train, EVERY_EPOCH, progress=False)
     ours, theirs = (torch.load(file.checkpoint, weights_only=True)["model"] for file in (run, straight))
     assert all(torch.allclose(ours[key], theirs[key], rtol=1e-3, atol=1e-5) for key in ours)
     columns = ["step", "epoch", "lr", "loss"]
@@ -292,7 +293,7 @@ def test_a_loss_that_explodes_at_once_leaves_no_checkpoint(train, tmp_path):
 
 
 def test_a_loss_that_turns_nan_later_leaves_the_last_good_checkpoint(train, tmp_path):
-    run = Run.create(tmp_path / "run", "finetune", SMALL)
+    run = Run.create(tmp_path / "run", "finetune", EVERY_EPOCH)
 
     def poison(model, epoch):
         with torch.no_grad():
@@ -300,7 +301,7 @@ def test_a_loss_that_turns_nan_later_leaves_the_last_good_checkpoint(train, tmp_
         return {}
 
     with pytest.raises(InputError, match=r"the loss is nan at step 3.*the last good checkpoint is .*checkpoint\.pt"):
-        finetune(run, train, SMALL, after_epoch=poison, progress=False)
+        finetune(run, train, EVERY_EPOCH, after_epoch=poison, progress=False)
     content = torch.load(run.checkpoint, weights_only=True)
     assert content["epoch"] == 1
     assert all(value.isfinite().all() for value in content["model"].values())

@@ -17,6 +17,7 @@ from lab.backbone import load_trunk, resnet
 from lab.errors import InputError
 from lab.finetune.losses import mgn_losses
 from lab.finetune.mgn import DEPTHS, HEADS, MGN, PIXEL_MEAN, PIXEL_STD, _depth, from_official
+from lab.finetune.small_maps import SmallMapConv2d
 from lab.finetune.train import FinetuneConfig, frozen_steps, learning_rate, make_optimizer, set_frozen
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
@@ -267,6 +268,21 @@ def test_embed_takes_bytes_and_floats_and_has_unit_length(r18):
     assert not described.requires_grad
     torch.testing.assert_close(described.norm(dim=1), torch.ones(3))
     torch.testing.assert_close(described, r18.embed(batch.float()))
+
+
+@pytest.mark.parametrize(("size", "stride"), [((4, 2), 1), ((3, 1), 1), ((8, 4), 2), ((5, 3), 2), ((9, 8), 1)])
+def test_convolution_of_small_maps_is_the_convolution(size, stride):
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(6, 5, 3, stride, padding=1, bias=False)
+    maps = torch.randn(2, 6, *size, requires_grad=True)
+    results = []
+    for module in (conv, SmallMapConv2d.like(conv)):
+        out = module(maps)
+        (out * torch.arange(out.numel()).view_as(out)).sum().backward()
+        results.append((out, maps.grad, conv.weight.grad))
+        maps.grad, conv.weight.grad = None, None
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_a_trunk_goes_into_trunk_and_all_three_branches():

@@ -84,7 +84,7 @@ def draw_maps(run: Run, title: str, path: str, other: str | None, strength: floa
     if mask is not None:
         from lab.evaluate.attention import energy_on_mask
 
-        maps = {f"{name}\n{100 * energy_on_mask(cam, mask):.0f} % on the person": cam for name, cam in maps.items()}
+        maps = {f"{name}\n{100 * energy_on_mask(cam, mask):.0f} % on person": cam for name, cam in maps.items()}
     figure = attention_overlay(read_picture(path, data_root()), maps, mask, strength, f"{title}: {file_name(path)}")
     picture = to_png(figure)
     words = f"Attention maps of the branches of {run.name} for {file_name(path)}"

@@ -63,7 +63,8 @@ def loss_curves(log: pd.DataFrame, title: str = "Training") -> go.Figure:
         for number, column in enumerate(columns):
             curve = _curve(log, column, factor, number)
             figure.add_trace(curve.update(legend=f"legend{place + 1}", showlegend=len(columns) > 1), **where)
-        figure.update_yaxes(title=unit, rangemode="tozero" if columns[0] != "loss" else "normal", **where)
+        start = "normal" if columns[0] == "loss" else "tozero"
+        figure.update_yaxes(title=unit, rangemode=start, exponentformat="power", **where)
         figure.update_xaxes(title="step", **where)
         panel = figure.get_subplot(**where)
         top = {"y": panel.yaxis.domain[1], "yanchor": "bottom", "font": {"size": 13}}
