@@ -136,7 +136,9 @@ def losses_and_gradients(model: MGN, batch: torch.Tensor, labels: np.ndarray, ex
     assert accuracy.item() == expected[f"accuracy{ending}"].item()
     parameters = dict(model.named_parameters())
     norms = np.array([parameters[name].grad.double().norm().item() for name in expected["grad_names"]])
-    assert np.allclose(norms, expected[f"grad_norm{ending}_f64"], rtol=1e-3)
+    exact = expected[f"grad_norm{ending}_f64"]
+    rounding = np.abs(expected[f"grad_norm{ending}"] / exact - 1).max()  # the published float32 run's own, up to 1.2e-3
+    assert np.allclose(norms, exact, rtol=1e-3 + 2 * rounding)
 
 
 @needs_golden
