@@ -8,7 +8,7 @@ Read the code in this order, each stage is one folder:
 3. `lab.pretrain`  MoCo v2 as LUPerson does it: two views (`augment`), two encoders and a queue (`moco`), one loop (`train`)
 4. `lab.finetune`  MGN on labelled identities: `sampler`, `mgn`, `losses`, one loop (`train`)
 5. `lab.evaluate`  features, CMC, mAP, mINP (`metrics`), k-reciprocal re-ranking (`rerank`), Grad-CAM (`attention`)
-6. `lab.show`      figures and tables from results
+6. `lab.show`      `figures` with crops, `curves` and `tables` from results
 7. `lab.runs`      the folder that every stage writes and everything else reads
 8. `lab.cli`       the `lab` command, one thin function per verb; `lab.demo` tells the whole story with them
 """

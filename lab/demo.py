@@ -37,7 +37,7 @@ from lab.runs import Run, write_json
 from lab.verbs import render_people
 
 FRACTIONS = {"10": 0.1, "100": 1.0}  # of the training identities, as in the paper's small-scale setting
-PRETRAIN_SECONDS = 110  # what the plan aims at, all else is rendering, reading and evaluation
+PRETRAIN_SECONDS = 90  # what the plan aims at, all else is rendering, reading and evaluation
 FINETUNE_SECONDS = {"10": 20, "100": 45}  # of each run
 STEPS_PER_EPOCH = 8  # of fine-tuning
 SMALL = {"height": 64, "width": 32}

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -153,7 +154,7 @@ class EvalResult:
                 **lists,
                 **gallery,
             )
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError, TypeError, BadZipFile) as error:
             raise InputError(
                 f"{folder} is not a complete evaluation ({type(error).__name__}: {error}); expected result.json, "
                 "queries.csv and ranks.npz; evaluate the run again"
@@ -300,12 +301,19 @@ class Run:
 
 
 def find_runs(folder: str | Path) -> list[Run]:
-    """All runs directly in `folder`, sorted by name; what cannot be read is left out here and named by `Run.open`."""
+    """All runs directly in `folder`, sorted by name; one whose config cannot be read is left out (Run.open says why)."""
     folder = Path(folder)
     if not folder.is_dir():
         return []
     found = [path for path in sorted(folder.iterdir()) if (path / "config.json").is_file() or (path / "eval").is_dir()]
-    return [Run(path) for path in found]
+    return [run for run in map(_readable, found) if run is not None]
+
+
+def _readable(folder: Path) -> Run | None:
+    try:
+        return Run(folder)
+    except InputError:
+        return None
 
 
 def describe(stage: str, settings, **facts) -> dict:

@@ -37,7 +37,7 @@ def test_a_run_is_finished_when_log_and_checkpoint_say_so(tmp_path):
 @pytest.mark.parametrize(
     ("moco_step", "mgn_step", "pretraining", "finetuning"),
     [
-        (1.0, 1.0, 6, {"10": 2, "100": 6}),  # 110 s are 110 steps of 18 in an epoch; 45 s are 45 of 8
+        (1.0, 1.0, 5, {"10": 2, "100": 6}),  # 90 s are 90 steps of 18 in an epoch; 45 s are 45 of 8
         (0.001, 0.001, 20, {"10": 40, "100": 40}),  # a fast machine does not train for ever
         (100.0, 100.0, 2, {"10": 2, "100": 2}),  # and a slow one does not train for nothing
     ],

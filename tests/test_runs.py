@@ -63,6 +63,15 @@ def test_a_broken_result_is_named(tmp_path, missing):
         run.result("d")
 
 
+def test_a_cut_off_rank_list_is_named(tmp_path):
+    run = Run(tmp_path / "r")
+    run.save_result("d", result())
+    ranks = run.folder / "eval" / "d" / "ranks.npz"
+    ranks.write_bytes(ranks.read_bytes()[:100])
+    with pytest.raises(InputError, match="not a complete evaluation"):
+        run.result("d")
+
+
 def test_a_run_goes_on_with_the_same_settings_and_no_others(tmp_path):
     Run.create(tmp_path / "r", "pretrain", {"lr": 0.1, "size": (1, 2)}, init=None)
     before = (tmp_path / "r" / "config.json").read_bytes()
@@ -167,5 +176,7 @@ def test_runs_are_found_by_config_or_eval(tmp_path):
     Run.create(tmp_path / "b", "pretrain", {})
     Run(tmp_path / "a").save_result("d", result())
     (tmp_path / "notes").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{")
     assert [run.name for run in find_runs(tmp_path)] == ["a", "b"]
     assert find_runs(tmp_path / "nowhere") == []
