@@ -11,7 +11,8 @@ LAB = Path(__file__).parents[1] / "lab"
 BELOW = {"errors": set()}
 BELOW["data"] = {"errors"}
 BELOW["runs"] = {"errors", "data"}
-BELOW["backbone"] = {"errors", "data", "runs"}
+BELOW["small_maps"] = set()
+BELOW["backbone"] = {"errors", "data", "runs", "small_maps"}
 for stage in ("pretrain", "finetune", "evaluate"):
     BELOW[stage] = {"errors", "data", "runs", "backbone"}
 BELOW["show"] = {"errors", "data", "runs", "backbone", "pretrain", "finetune", "evaluate"}

@@ -17,8 +17,8 @@ from lab.backbone import load_trunk, resnet
 from lab.errors import InputError
 from lab.finetune.losses import mgn_losses
 from lab.finetune.mgn import DEPTHS, HEADS, MGN, PIXEL_MEAN, PIXEL_STD, _depth, from_official
-from lab.finetune.small_maps import SmallMapConv2d
 from lab.finetune.train import FinetuneConfig, frozen_steps, learning_rate, make_optimizer, set_frozen
+from lab.small_maps import SmallMapConv2d, use_for_small_maps
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="../shared/golden is not here")
@@ -278,8 +278,11 @@ def test_convolution_of_small_maps_is_the_convolution(size, stride):
     conv = torch.nn.Conv2d(6, 5, 3, stride, padding=1, bias=False)
     maps = torch.randn(2, 6, *size, requires_grad=True)
     results = []
-    for module in (conv, SmallMapConv2d.like(conv)):
-        out = module(maps)
+    for replaced in (False, True):
+        if replaced:
+            use_for_small_maps(torch.nn.Sequential(conv))
+        assert isinstance(conv, SmallMapConv2d) == replaced
+        out = conv(maps)
         (out * torch.arange(out.numel()).view_as(out)).sum().backward()
         results.append((out, maps.grad, conv.weight.grad))
         maps.grad, conv.weight.grad = None, None

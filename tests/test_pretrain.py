@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_person
-from PIL import Image
 
 from lab.backbone import LUPERSON_MEAN, LUPERSON_STD
 from lab.data.readers import list_images
 from lab.errors import InputError
-from lab.pretrain.augment import RECIPES, Recipe, TwoViews, view_transform
+from lab.pretrain.augment import RECIPES, Recipe
 from lab.pretrain.train import PretrainConfig, learning_rate, load, pretrain
 from lab.runs import Run
 
@@ -62,52 +61,6 @@ def test_the_schedule_is_a_cosine_per_epoch():
     assert learning_rate(1, 0, config) == pytest.approx(0.29998149, abs=1e-8)  # the published value
     warm = replace(config, warmup_epochs=2)
     assert [learning_rate(epoch, within, warm) for epoch, within in [(0, 0), (1, 0.5)]] == pytest.approx([0, 0.225])
-
-
-def picture(seed=0):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (128, 64, 3), dtype=np.uint8))
-
-
-def test_two_views_differ_have_the_size_asked_for_and_repeat_with_the_seed():
-    two = TwoViews(48, 24, "luperson")
-    torch.manual_seed(1)
-    first = two(picture())
-    torch.manual_seed(1)
-    assert first.shape == (2, 3, 48, 24)
-    assert not torch.equal(first[0], first[1])
-    recipe = replace(RECIPES["luperson"], blur=0)
-    torch.manual_seed(1)
-    a = TwoViews(48, 24, recipe)(picture())
-    torch.manual_seed(1)
-    assert torch.equal(a, TwoViews(48, 24, recipe)(picture()))
-    with pytest.raises(InputError, match="no augmentation 'strong'"):
-        TwoViews(48, 24, "strong")
-
-
-def test_erased_pixels_are_the_mean_so_that_they_are_zero_after_normalisation():
-    fill = (1.5, 2.5, 3.5)
-    transform = view_transform(64, 32, Recipe(grayscale=0, blur=0, erase=1.0, erase_max_area=0.6), fill)
-    shares = []
-    for seed in range(60):
-        torch.manual_seed(seed)
-        view = transform(Image.new("RGB", (64, 128), (200, 200, 200)))
-        erased = (view == torch.tensor(fill).view(3, 1, 1)).all(0)
-        assert ((view == 200).all(0) | erased).all()
-        shares.append(erased.float().mean().item())
-    assert min(share for share in shares if share) > 0.01
-    assert max(shares) < 0.65
-    assert max(shares) > 0.4
-
-
-def test_luperson_changes_no_colour_and_moco_does():
-    plain = Image.new("RGB", (64, 128), (180, 90, 30))
-    colours = {}
-    for name in ("luperson-erase", "moco"):
-        recipe = replace(RECIPES[name], grayscale=0)
-        torch.manual_seed(0)
-        colours[name] = {tuple(view_transform(8, 4, recipe)(plain)[:, 4, 2].tolist()) for _ in range(20)}
-    assert colours["luperson-erase"] == {(180, 90, 30)}
-    assert len(colours["moco"]) > 10
 
 
 def test_the_log_has_every_step_that_was_due_and_the_probe(trained):

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from lab.backbone import normalise, register_pixel_statistics, resnet
 from lab.errors import InputError
-from lab.finetune.small_maps import use_for_small_maps
 
 # head: its branch, into how many stripes that branch's map is cut, and which of them it sees; the order of the
 # descriptor
@@ -107,7 +106,6 @@ class MGN(nn.Module):
         for module in trunk.layer4[0].modules():
             if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
                 module.stride = (last_stride, last_stride)
-        use_for_small_maps(trunk.layer4)
         stem = (trunk.conv1, trunk.bn1, trunk.relu, trunk.maxpool)
         self.backbone = nn.Sequential(*stem, trunk.layer1, trunk.layer2, trunk.layer3[0])
         for branch in BRANCHES:

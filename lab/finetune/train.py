@@ -67,7 +67,7 @@ class FinetuneConfig:
     erase: float = 0.5  # probability of an erased rectangle
     seed: int = 0  # of weights, identities, batches and augmentation
     device: str = "auto"  # auto, cpu, cuda
-    amp: Literal["auto", "bfloat16", "off"] = "auto"  # mixed precision (published: off); auto: CUDA, or a CPU with AMX
+    amp: Literal["auto", "bfloat16", "off"] = "auto"  # mixed precision (published: off); auto: where hardware has it
     num_workers: int = 0  # processes that read crops; 0 is best when they are cached
     cache_gb: float = 4.0  # resized crops are kept in memory if they need no more than this
     log_every: int = 10  # steps between rows of log.csv

@@ -5,23 +5,21 @@ what fine-tuning starts from. Stages meet on disk: this one leaves `checkpoint.p
 """
 
 import math
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from lab.backbone import autocast, load_trunk, pick_device, read_weights, resolve_weights
-from lab.data.crops import Crops
+from lab.data.crops import Crops, to_tensor
 from lab.errors import InputError
-from lab.pretrain.augment import TwoViews
+from lab.pretrain.augment import Views, pad_together
 from lab.pretrain.moco import Contrast, MoCo
 from lab.runs import Run, replacing
 
@@ -51,7 +49,7 @@ class PretrainConfig:
     sgd_momentum: float = 0.9
     weight_decay: float = 1e-4
     seed: int = 0
-    num_workers: int = 8  # processes that read and augment; 0 does it in the training process
+    num_workers: int = 8  # processes that read crops; 0 does it in the training process
     device: str = "auto"  # auto, cpu or cuda
     amp: str = "auto"  # auto, bfloat16 or off; auto uses bfloat16 where the hardware has it
     log_every: int = 20  # steps between rows of log.csv
@@ -76,7 +74,7 @@ class PretrainConfig:
             epochs=20,
             lr=0.06,
             warmup_epochs=0.5,
-            num_workers=2,
+            num_workers=0,
             log_every=5,
             probe_every=2,
         )
@@ -105,7 +103,8 @@ def pretrain(
         _start_from(model, init, progress)
     model = model.to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(model, config)
-    crops = Crops(paths, TwoViews(config.height, config.width, config.augmentation))
+    crops = Crops(paths, to_tensor)
+    view = Views(config.height, config.width, config.augmentation)
     steps_per_epoch = len(crops) // config.batch_size
     first_epoch, step = _resume(run, model, optimizer)
     probe: dict[str, float] = after_epoch(model, first_epoch) if after_epoch else {}
@@ -114,14 +113,16 @@ def pretrain(
     total = config.epochs * steps_per_epoch
     with tqdm(total=total, initial=step, unit="step", disable=not progress, desc="pre-training") as bar:
         for epoch in range(first_epoch, config.epochs):
-            _seed_everything(config.seed, epoch)
+            # numbers of its own for each epoch, so that a continued run draws what an unbroken one would
+            torch.manual_seed(config.seed * 1_000_003 + epoch)
             model.train()
             started = time.monotonic()
-            for position, views in enumerate(_loader(crops, config, device)):
+            for position, (images, sizes) in enumerate(_loader(crops, config, device)):
                 lr = learning_rate(epoch, position / steps_per_epoch, config)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
-                view_q, view_k = views.to(device, non_blocking=True).unbind(1)
+                images = images.to(device, non_blocking=True)
+                view_q, view_k = view(images, sizes), view(images, sizes)
                 with autocast(device, config.amp):
                     contrast = model(view_q, view_k)
                 loss = contrast.loss
@@ -233,12 +234,6 @@ def _resume(run: Run, model: MoCo, optimizer: torch.optim.Optimizer) -> tuple[in
     return content["epoch"], content["step"]
 
 
-def _seed_everything(seed: int, epoch: int) -> None:
-    """Each epoch has random numbers of its own, so that a continued run draws what an unbroken one would."""
-    torch.manual_seed(seed * 1_000_003 + epoch)
-    random.seed(seed * 1_000_003 + epoch)
-
-
 def _loader(crops: Crops, config: PretrainConfig, device: torch.device) -> DataLoader:
     order = torch.randperm(len(crops)).tolist()
     return DataLoader(
@@ -248,12 +243,12 @@ def _loader(crops: Crops, config: PretrainConfig, device: torch.device) -> DataL
         drop_last=True,
         num_workers=config.num_workers,
         pin_memory=device.type == "cuda",
-        collate_fn=_views,
+        collate_fn=_batch,
     )
 
 
-def _views(items: list[tuple[Tensor, int]]) -> Tensor:
-    return torch.stack([views for views, _ in items])
+def _batch(items: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    return pad_together([image for image, _ in items])
 
 
 def _not_finite(what: str, step: int, run: Run) -> InputError:
@@ -272,6 +267,6 @@ def _row(step: int, epoch: int, lr: float, contrast: Contrast, config: PretrainC
         "batch_accuracy": contrast.batch_accuracy.item(),
         "chance_loss": math.log(config.queue_size + 1),
         # 1 when the projections fill the sphere evenly, 0 when all are the same (collapse)
-        "feature_std": float(q.std(0).mean() * np.sqrt(q.shape[1])),
+        "feature_std": float(q.std(0).mean() * math.sqrt(q.shape[1])),
         "images_per_second": speed,
     }

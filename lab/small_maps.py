@@ -1,7 +1,7 @@
 """A 3 x 3 convolution that trains faster on a CPU where the map is small.
 
 On the last maps of a small image (8 x 4 or 4 x 2 positions, 512 channels) the CPU's convolution kernels run at half
-their speed or less; written as one matrix product, a whole training step of the tiny MGN becomes 1.5 times as fast.
+their speed or less; written as one matrix product, a training step of the tiny models becomes 1.2 to 1.5 times as fast.
 Legend: B images in a batch, C channels, h x w map size.
 """
 
@@ -13,13 +13,7 @@ SMALL = 32  # positions of the map that comes out; beyond that torch's own convo
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """The convolution that it replaces, with the same parameters and results: 3 x 3, padding 1, no bias."""
-
-    @classmethod
-    def like(cls, conv: nn.Conv2d) -> "SmallMapConv2d":
-        own = cls(conv.in_channels, conv.out_channels, 3, conv.stride, padding=1, bias=False)
-        own.weight = conv.weight
-        return own
+    """A 3 x 3 convolution with padding 1 and no bias; the same parameters and results as the class it derives from."""
 
     def forward(self, maps: Tensor) -> Tensor:
         rows, columns, step = maps.shape[2], maps.shape[3], self.stride[0]
@@ -33,8 +27,7 @@ class SmallMapConv2d(nn.Conv2d):
 
 
 def use_for_small_maps(module: nn.Module) -> None:
-    """Replace every 3 x 3 convolution inside `module`; state-dict keys stay as they are."""
-    for child in list(module.modules()):
-        for name, conv in list(child.named_children()):
-            if type(conv) is nn.Conv2d and conv.kernel_size == (3, 3) and conv.groups == 1:
-                setattr(child, name, SmallMapConv2d.like(conv))
+    """Make every 3 x 3 convolution inside `module` a SmallMapConv2d; parameters and state-dict keys stay as they are."""
+    for conv in module.modules():
+        if type(conv) is nn.Conv2d and conv.kernel_size == (3, 3) and conv.padding == (1, 1) and conv.groups == 1:
+            conv.__class__ = SmallMapConv2d  # only `forward` differs: nothing to copy, no random numbers used up
