@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 from torchvision.transforms import RandomErasing, RandomResizedCrop
-from torchvision.transforms.v2 import functional as TF
+from torchvision.transforms.v2 import functional as F
 
 from lab.errors import InputError
 from lab.pretrain.augment import (
@@ -43,7 +43,7 @@ def apply(rows, image, columns):
 def test_resizing_a_box_is_pillow_s_bilinear_resize(box):
     top, left, height, width = box
     image = picture()
-    expected = tensor(TF.resized_crop(image, *box, [64, 32]))
+    expected = tensor(F.resized_crop(image, *box, [64, 32]))
     rows = resize_matrix(torch.tensor([top]), torch.tensor([height]), 128, 64)[0]
     columns = resize_matrix(torch.tensor([left]), torch.tensor([width]), 64, 32)[0]
     found = apply(rows, tensor(image), columns)
