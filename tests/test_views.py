@@ -88,6 +88,22 @@ def test_a_crop_that_no_box_fits_gives_its_largest_middle_part():
     assert boxes.tolist() == [[0, (300 - 13) // 2, 10, 13], [(300 - 13) // 2, 0, 13, 10]]
 
 
+def test_whole_shows_most_of_a_person_in_the_proportions_of_fine_tuning():
+    torch.manual_seed(0)
+    recipe = RECIPES["whole"]
+    boxes = random_crop_boxes(torch.tensor([[128, 64]]).expand(3000, 2), recipe.crop_area, recipe.crop_aspect)
+    height, width = boxes[:, 2].double(), boxes[:, 3].double()
+    assert (height * width).min() >= 0.4 * 128 * 64 * 0.97  # sides are rounded to whole pixels
+    aspect = width / height
+    assert aspect.min() == pytest.approx(3 / 8, abs=0.01)
+    assert aspect.max() == pytest.approx(2 / 3, abs=0.01)
+    assert aspect.log().mean() == pytest.approx(np.log(0.5), abs=0.02)  # 1:2, as wide crops as high ones
+    published = random_crop_boxes(torch.tensor([[128, 64]]).expand(3000, 2))
+    assert (published[:, 2] > 86).float().mean() == 0, "the published boxes never reach from head to foot"
+    assert (height > 86).float().mean() > 0.6
+    assert replace(recipe, crop_area=Recipe.crop_area, crop_aspect=Recipe.crop_aspect) == RECIPES["luperson"]
+
+
 def test_erased_rectangles_are_distributed_like_torchvision_s():
     torch.manual_seed(0)
     count, view = 3000, Views(64, 32, replace(PLAIN, erase=1.0), fill=(1.5, 2.5, 3.5))

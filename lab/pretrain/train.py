@@ -57,16 +57,18 @@ class PretrainConfig:
 
     @classmethod
     def tiny(cls) -> "PretrainConfig":
-        """For two CPU cores: small trunk, small crops, and a queue, momentum and rate that fit some thousand steps.
+        """For two CPU cores: small trunk, small crops, and views, queue, momentum and rate for some thousand steps.
 
         The published values belong to 326,400 steps of 2,560 images. In a short run a key momentum of 0.999 would
         keep the key encoder near its random start; 0.9 lets it change so fast that the network tells the age of the
-        keys instead of the people on them (measured: benchmarks/results/pretraining-recipe.md).
+        keys instead of the people on them; and published views teach places first, `whole` ones people (measured:
+        benchmarks/results/pretraining-recipe.md).
         """
         return cls(
             depth=18,
             height=128,
             width=64,
+            augmentation="whole",
             queue_size=1024,
             key_momentum=0.996,
             batch_size=128,
