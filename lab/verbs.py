@@ -97,6 +97,7 @@ def pretrain(
     init: str | None = None,
     probe_dataset: DatasetName = "market1501",
     probe_root: Path | None = None,
+    places: Path | None = None,
     config: OmitArgPrefixes[PretrainConfig] = PretrainConfig(),
 ) -> None:
     """Pre-train a trunk without labels: MoCo v2 with LUPerson's changes.
@@ -108,14 +109,17 @@ def pretrain(
         init: start from this checkpoint, run folder, or 'shipped'
         probe_dataset: layout of the labelled set for the retrieval probe
         probe_root: folder of that set; the probe measures, it never teaches
+        places: folder of pictures without people; then the images are cut-outs, whose alpha says where the person is,
+            and views show the person in other places (`lab data synth --num-places N` makes both)
     """
     paths = [path for folder in data for path in list_images(folder)]
     probe = None
     if probe_root is not None:
         probe = retrieval_probe(load(probe_dataset, probe_root), config.height, config.width)
-    facts = {"data": {"folders": [str(folder) for folder in data], "images": len(paths)}, "init": describe_init(init)}
-    run = Run.create(out, "pretrain", config, **facts)
-    train_moco(run, paths, config, init, probe)
+    scenes = list_images(places) if places else []
+    used = {"folders": [str(folder) for folder in data], "images": len(paths), "places": len(scenes)}
+    run = Run.create(out, "pretrain", config, data=used, init=describe_init(init))
+    train_moco(run, paths, config, init, probe, places=scenes)
     print(f"wrote {run.checkpoint}; next: lab finetune … --init {out}")
 
 

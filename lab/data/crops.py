@@ -16,21 +16,24 @@ from lab.errors import InputError
 Image.MAX_IMAGE_PIXELS = 64_000_000  # a crop is small: anything larger is refused by Pillow as a decompression bomb
 
 
-def read_image(source: str | Path | bytes) -> Image.Image:
+def read_image(source: str | Path | bytes, cut_out: bool = False) -> Image.Image:
     """Decode a picture into RGB, turned the way its EXIF note says; grey, palette and CMYK files become RGB too.
 
-    `source` is a path or the file's bytes. Raises OSError for a file that is missing, truncated or no picture.
+    `source` is a path or the file's bytes. A `cut_out` becomes RGBA, its alpha says where the person is. Raises
+    OSError for a file that is missing, truncated, no picture, or that was to be a cut-out and has no alpha.
     """
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
         with Image.open(stream) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            if cut_out and "A" not in image.getbands():
+                raise OSError("it has no alpha channel that says where the person is")
+            return ImageOps.exif_transpose(image).convert("RGBA" if cut_out else "RGB")
     except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError, IndexError) as error:
         raise OSError(f"not a readable picture: {error}") from error
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """RGB picture -> (3, H, W) uint8."""
+    """RGB picture -> (3, H, W) uint8; RGBA -> (4, H, W)."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
@@ -57,7 +60,7 @@ class Crops(Dataset):
     returned), so that a batch keeps its size; `unreadable` holds the names met by this process. More than
     `max_unreadable` of them (a share of the crops, at least one file) raise an InputError that names them. With
     `replace=False`, which evaluation uses, the first unreadable file is the error: a missing picture there would
-    change the result.
+    change the result. With `cut_out` pictures are RGBA, and a file without alpha counts as unreadable.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Crops(Dataset):
         transform: Callable[[Image.Image], object],
         max_unreadable: float = 0.01,
         replace: bool = True,
+        cut_out: bool = False,
     ):
         if not len(paths):
             raise InputError("there is no crop to read; expected at least one")
@@ -73,6 +77,7 @@ class Crops(Dataset):
         self.transform = transform
         self.limit = max(1, int(max_unreadable * len(paths)))
         self.replace = replace
+        self.cut_out = cut_out
         self.unreadable: dict[str, str] = {}  # path -> reason
 
     def __len__(self) -> int:
@@ -85,7 +90,7 @@ class Crops(Dataset):
             if path in self.unreadable:
                 continue
             try:
-                image = read_image(path)
+                image = read_image(path, self.cut_out)
             except OSError as error:
                 self._note(path, error)
                 continue
@@ -101,6 +106,6 @@ class Crops(Dataset):
         if len(self.unreadable) > self.limit:
             names = ", ".join(list(self.unreadable)[:3])
             raise InputError(
-                f"{len(self.unreadable)} of {len(self)} crops cannot be read (first: {names}); at most {self.limit} are "
-                "tolerated: mend or remove these files"
+                f"{len(self.unreadable)} of {len(self)} crops cannot be read (first: {names}: {self.unreadable[next(iter(self.unreadable))]}); at most "
+                f"{self.limit} are tolerated: mend or remove these files"
             ) from error

@@ -32,6 +32,7 @@ class Recipe:
     blur: float = 0.5  # probability; Gaussian, sigma 0.1-2 pixels
     erase: float = 0.5  # probability
     erase_max_area: float = 0.6  # share of the view that erasing may cover at most; at least 0.02
+    move: float = 0.8  # probability that the person stands in another place; only where cut-outs and places are given
 
 
 RECIPES = {
@@ -54,13 +55,22 @@ class Views:
     """Makes one random view of every crop in a batch: call it twice for view_q and view_k.
 
     `height` x `width` pixels, `recipe` a Recipe or a name in RECIPES, `fill` the colour of erased pixels: the model's
-    pixel mean, which is zero once the model has normalised. Raises InputError for an unknown name.
+    pixel mean, which is zero once the model has normalised. With `places` (N, 3, H', W'), pictures without a person,
+    crops are cut-outs of four channels whose alpha is the person, and views show the person somewhere else: what stays
+    is the person alone (not LUPerson's; real crops have no alpha). Raises InputError for an unknown name.
     """
 
-    def __init__(self, height: int, width: int, recipe: str | Recipe = "luperson", fill=LUPERSON_MEAN):
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        recipe: str | Recipe = "luperson",
+        fill=LUPERSON_MEAN,
+        places: Tensor | None = None,
+    ):
         if isinstance(recipe, str) and recipe not in RECIPES:
             raise InputError(f"there is no augmentation '{recipe}'; choose among {', '.join(RECIPES)}")
-        self.height, self.width, self.fill = height, width, fill
+        self.height, self.width, self.fill, self.places = height, width, fill, places
         self.recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
         self.jitter = v2.ColorJitter(0.4, 0.4, 0.4, 0.1)
 
@@ -72,6 +82,8 @@ class Views:
         if sizes is None:
             sizes = torch.tensor(crops.shape[2:]).expand(len(crops), 2)
         views = self._crop_and_mirror(crops, sizes)
+        if self.places is not None:
+            views = self._move(views)
         views = self._grey(self._jitter(views))
         return self._erase(self._blur(views))
 
@@ -83,6 +95,14 @@ class Views:
         mirrored = _chance(0.5, len(crops)).to(crops.device)
         columns = torch.where(mirrored[:, None, None], columns.flip(1), columns)
         return _separable(rows, crops, columns)
+
+    def _move(self, views: Tensor) -> Tensor:
+        """(B, 4, h, w) -> (B, 3, h, w): what is not person comes from a random part of a random place."""
+        places = self.places[torch.randint(len(self.places), (len(views),))].to(views.device)
+        places = self._crop_and_mirror(places, torch.tensor(places.shape[2:]).expand(len(places), 2))
+        moved = _chance(self.recipe.move, len(views)).to(views.device)
+        person = torch.where(moved[:, None, None, None], views[:, 3:] / 255, 1)
+        return person * views[:, :3] + (1 - person) * places
 
     def _jitter(self, views: Tensor) -> Tensor:
         for index in _chance(self.recipe.color_jitter, len(views)).nonzero()[:, 0]:

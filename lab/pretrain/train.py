@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from lab.backbone import autocast, load_trunk, pick_device, read_weights, resolve_weights
-from lab.data.crops import Crops, to_tensor
+from lab.data.crops import Crops, resize, to_tensor
 from lab.errors import InputError
 from lab.pretrain.augment import Views, pad_together
 from lab.pretrain.moco import Contrast, MoCo
@@ -89,12 +89,14 @@ def pretrain(
     init: str | Path | None = None,
     after_epoch: AfterEpoch | None = None,
     progress: bool = True,
+    places: Sequence[str] = (),
 ) -> MoCo:
     """Train MoCo on the images at `paths` and leave checkpoint.pt and log.csv in the run folder.
 
     A run that was stopped goes on after its last whole epoch. `init` is a checkpoint, a run folder or "shipped".
     `after_epoch(model, epoch)` is called before the first epoch and after every `probe_every`-th and the last; what
-    it returns goes into the log. Raises InputError for too few images, unreadable ones, useless weights and a loss
+    it returns goes into the log. With `places`, paths of pictures without a person, the images are cut-outs whose alpha
+    is the person, and views show them elsewhere (augment.Views). Raises InputError for too few images, unreadable ones, useless weights and a loss
     that is not finite (the last whole epoch's checkpoint stays).
     """
     device = pick_device(config.device)
@@ -105,8 +107,8 @@ def pretrain(
         _start_from(model, init, progress)
     model = model.to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(model, config)
-    crops = Crops(paths, to_tensor)
-    view = Views(config.height, config.width, config.augmentation)
+    crops = Crops(paths, to_tensor, cut_out=len(places) > 0)
+    view = Views(config.height, config.width, config.augmentation, places=_read_places(places, config))
     steps_per_epoch = len(crops) // config.batch_size
     first_epoch, step = _resume(run, model, optimizer)
     probe: dict[str, float] = after_epoch(model, first_epoch) if after_epoch else {}
@@ -234,6 +236,15 @@ def _resume(run: Run, model: MoCo, optimizer: torch.optim.Optimizer) -> tuple[in
     optimizer.load_state_dict(content["optimizer"])
     run.trim_log(content["step"])
     return content["epoch"], content["step"]
+
+
+def _read_places(paths: Sequence[str], config: PretrainConfig) -> Tensor | None:
+    """(N, 3, 2 h, 2 w) uint8: as a view shows a part of them, they are kept larger than a view."""
+    if not len(paths):
+        return None
+    size = 2 * config.height, 2 * config.width
+    places = Crops(paths, lambda image: to_tensor(resize(image, *size)), replace=False)
+    return torch.stack([places[index][0] for index in range(len(places))])
 
 
 def _loader(crops: Crops, config: PretrainConfig, device: torch.device) -> DataLoader:

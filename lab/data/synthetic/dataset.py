@@ -19,10 +19,10 @@ from lab.errors import InputError
 
 FORMAT, VERSION = "lab synthetic people", 1
 MARKER, TRUTH = "synthetic.json", "ground_truth.npz"
-FOLDERS = ("bounding_box_train", "query", "bounding_box_test", "unlabeled")
+FOLDERS, PLACES = ("bounding_box_train", "query", "bounding_box_test", "unlabeled"), "places"
 JPEG_QUALITY = 92
 FIRST_PID = 2  # as in Market-1501, where 0 and -1 mean something else
-DISTRACTOR_PEOPLE, JUNK_PEOPLE, UNLABELED_PEOPLE = 100_000, 200_000, 1_000_000
+DISTRACTOR_PEOPLE, JUNK_PEOPLE, UNLABELED_PEOPLE, NOBODY = 100_000, 200_000, 1_000_000, 500_000_000
 CHUNK = 48  # crops that one process renders before it reports
 
 
@@ -42,6 +42,7 @@ class SyntheticConfig:
     num_junk: int = 40  # gallery crops of failed detections (pid -1), dropped by the reader
     num_unlabeled: int = 2400  # crops without a name for pre-training
     people_unlabeled: int = 240  # people on them; none of them is in training or test
+    num_places: int = 0  # pictures without a person; if any, unlabelled crops are PNG cut-outs: alpha is the person
     height: int = 128  # pixels
     width: int = 64  # pixels
 
@@ -55,7 +56,10 @@ class SyntheticConfig:
                 "2 <= min_cameras <= max_cameras <= num_cameras must hold",
             ),
             (not 2 <= self.min_crops <= self.max_crops, "2 <= min_crops <= max_crops must hold"),
-            (min(self.num_distractors, self.num_junk, self.num_unlabeled, self.seed) < 0, "counts and seed start at 0"),
+            (
+                min(self.num_distractors, self.num_junk, self.num_unlabeled, self.num_places, self.seed) < 0,
+                "counts and seed start at 0",
+            ),
             (self.num_unlabeled > 0 and self.people_unlabeled < 1, "people_unlabeled must be at least 1"),
             (min(self.height, self.width) < 16, "height and width must be at least 16 pixels"),
         ]
@@ -102,7 +106,7 @@ def _labelled(config: SyntheticConfig) -> Iterator[Job]:
 
 
 def _unnamed(config: SyntheticConfig) -> Iterator[Job]:
-    """Distractors, junk and unlabelled crops."""
+    """Distractors, junk, unlabelled crops and empty places."""
     rng = generator(config.seed, 7)
     for number in range(config.num_distractors):
         camid = int(rng.integers(1, config.num_cameras + 1))
@@ -117,7 +121,10 @@ def _unnamed(config: SyntheticConfig) -> Iterator[Job]:
         turn, who = divmod(number, config.people_unlabeled)
         cameras = [camid for camid, _ in _visits(config, UNLABELED_PEOPLE + who)]
         camid, index = cameras[turn % len(cameras)], turn // len(cameras)
-        yield Job(f"unlabeled/{names[number]:06d}.jpg", UNLABELED_PEOPLE + who, camid, index)
+        suffix = "png" if config.num_places else "jpg"
+        yield Job(f"unlabeled/{names[number]:06d}.{suffix}", UNLABELED_PEOPLE + who, camid, index)
+    for number in range(config.num_places):
+        yield Job(f"{PLACES}/{number:06d}.jpg", NOBODY + number, 1 + number % config.num_cameras, 0, empty=True)
 
 
 def _write_chunk(folder: str, config: SyntheticConfig, jobs: list[Job]) -> list[tuple[str, np.ndarray, np.ndarray]]:
@@ -126,7 +133,10 @@ def _write_chunk(folder: str, config: SyntheticConfig, jobs: list[Job]) -> list[
     size = dict(seed=config.seed, height=config.height, width=config.width, num_cameras=config.num_cameras)
     for job in jobs:
         crop = render(job.pid, job.camid, job.index, badly=job.badly, empty=job.empty, **size)
-        stored = cv2.imencode(".jpg", crop.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+        picture = crop.image[..., ::-1]
+        if job.file.endswith(".png"):
+            picture = np.dstack([picture, 255 * crop.mask.astype(np.uint8)])
+        stored = cv2.imencode(job.file[-4:], picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
         (Path(folder) / job.file).write_bytes(stored.tobytes())
         if job.file.startswith(("query/", "bounding_box_test/")):
             boxes = np.array([crop.parts[part] for part in PARTS], np.float32)
@@ -138,7 +148,8 @@ def _write_all(folder: Path, config: SyntheticConfig, workers: int, progress: Ca
     """Fill the folder; returns the number of crops per sub-folder."""
     jobs = sorted([*_labelled(config), *_unnamed(config)], key=lambda job: (job.pid, job.camid, job.index))
     chunks = [jobs[at : at + CHUNK] for at in range(0, len(jobs), CHUNK)]
-    for name in FOLDERS:
+    names = (*FOLDERS, PLACES) if config.num_places else FOLDERS
+    for name in names:
         (folder / name).mkdir()
     args = [str(folder)] * len(chunks), [config] * len(chunks), chunks
     truth, done = [], 0
@@ -153,16 +164,16 @@ def _write_all(folder: Path, config: SyntheticConfig, workers: int, progress: Ca
         if pool:
             pool.shutdown(cancel_futures=True)
     truth.sort(key=lambda row: row[0])
-    names, masks, boxes = (np.array(column) for column in zip(*truth, strict=True))
+    files, masks, boxes = (np.array(column) for column in zip(*truth, strict=True))
     np.savez_compressed(
         folder / TRUTH,
-        names=names,
+        names=files,
         masks=masks,
         parts=boxes,
         part_names=np.array(PARTS),
         size=np.array((config.height, config.width)),
     )
-    return {name: sum(job.file.startswith(f"{name}/") for job in jobs) for name in FOLDERS}
+    return {name: sum(job.file.startswith(f"{name}/") for job in jobs) for name in names}
 
 
 def read_marker(folder: Path) -> dict | None:
