@@ -86,8 +86,8 @@ def data_synth(
         out: a new folder; one that was made with the same settings is left as it is
         workers: processes that render
     """
-    counts = render_people(out, config, workers)
-    print(f"{out}: " + ", ".join(f"{count} crops in {name}" for name, count in counts.items() if name != "config"))
+    counts = render_people(out, config, workers)["counts"]
+    print(f"{out}: " + ", ".join(f"{count} images in {name}" for name, count in counts.items()))
 
 
 def pretrain(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_person
+from PIL import Image
 
 from lab.backbone import LUPERSON_MEAN, LUPERSON_STD
 from lab.data.readers import list_images
@@ -161,3 +162,17 @@ def test_a_pretrained_run_starts_the_next_one_with_its_head(trained, paths, tmp_
     before = torch.load(trained.checkpoint, weights_only=True)["model"]
     torch.testing.assert_close(model.encoder_q.fc[2].weight, before["encoder_q.fc.2.weight"])
     torch.testing.assert_close(model.encoder_q.conv1.weight, before["encoder_q.conv1.weight"])
+
+
+def test_cut_outs_are_put_into_places_and_need_their_alpha(tmp_path, paths):
+    for number in range(16):
+        write_person(tmp_path / "cut" / f"{number:02d}.png", number, 1, size=(16, 32))
+        with Image.open(tmp_path / "cut" / f"{number:02d}.png") as image:
+            image.putalpha(255 * (number % 2))
+            image.save(tmp_path / "cut" / f"{number:02d}.png")
+    config = replace(TINY, epochs=1)
+    run = Run.create(tmp_path / "run", "pretrain", config)
+    pretrain(run, list_images(tmp_path / "cut"), config, progress=False, places=paths[:3])
+    assert len(run.log()) == 1
+    with pytest.raises(InputError, match=r"crops cannot be read .* no alpha channel"):
+        pretrain(Run.create(tmp_path / "other", "pretrain", config), paths, config, progress=False, places=paths[:3])

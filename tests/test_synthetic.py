@@ -1,7 +1,9 @@
 """Synthetic people: the same bytes every time, honest ground truth, and a folder that is Market-1501 in layout."""
 
 import hashlib
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from lab.data.synthetic import SyntheticConfig, load_ground_truth, render, write
+from lab.data.synthetic.dataset import _labelled, _unnamed
 from lab.errors import InputError
 
 SMALL = SyntheticConfig(
@@ -158,8 +161,6 @@ def test_layout_is_market1501(written):
 
 def test_unlabelled_people_are_others():
     """The renderer's own numbers of the people: training, test, distractors, junk and unlabelled never overlap."""
-    from lab.data.synthetic.dataset import _labelled, _unnamed
-
     config = SyntheticConfig()
     groups: dict[str, set[int]] = {name: set() for name in ("train", "test", "unlabeled", "distractor", "junk")}
     for job in [*_labelled(config), *_unnamed(config)]:
@@ -192,6 +193,24 @@ def test_ground_truth_is_what_render_says(written):
     assert junk_without_person
 
 
+def test_cut_outs_carry_the_person_in_their_alpha_and_places_are_empty(written, tmp_path):
+    config, out = replace(SMALL, num_places=5), tmp_path / "people"
+    counts = write(out, config)["counts"]
+    assert (counts["unlabeled"], counts["places"]) == (SMALL.num_unlabeled, 5)
+    jobs = {job.file: job for job in _unnamed(config)}
+    for number in range(4):
+        job = jobs[f"unlabeled/{number:06d}.png"]
+        crop = render(job.pid, job.camid, job.index)
+        stored = cv2.imread(str(out / job.file), cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(stored[..., 2::-1], crop.image)
+        assert np.array_equal(stored[..., 3], 255 * crop.mask)
+    assert [path.name for path in sorted((out / "places").iterdir())] == [f"{number:06d}.jpg" for number in range(5)]
+    job = jobs["places/000003.jpg"]
+    assert not render(job.pid, job.camid, job.index, empty=job.empty).mask.any()
+    named = [name for name in digest(written) if name.startswith(("query", "bounding_box"))]
+    assert [digest(out)[name] for name in named] == [digest(written)[name] for name in named]
+
+
 def test_worker_processes_write_the_same_bytes(written, tmp_path):
     seen = []
     write(tmp_path / "again", SMALL, workers=2, progress=lambda done, total: seen.append((done, total)))
@@ -203,6 +222,17 @@ def test_writing_twice_keeps_the_folder(written):
     before = {path: path.stat().st_mtime_ns for path in written.rglob("*")}
     assert write(written, SMALL)["counts"]["unlabeled"] == SMALL.num_unlabeled
     assert {path: path.stat().st_mtime_ns for path in written.rglob("*")} == before
+
+
+def test_a_folder_from_before_a_setting_existed_is_still_the_same_one(tmp_path):
+    out = tmp_path / "people"
+    write(out, SMALL)
+    marker = json.loads((out / "synthetic.json").read_text())
+    del marker["config"]["num_places"]
+    (out / "synthetic.json").write_text(json.dumps(marker))
+    assert write(out, SMALL)["counts"]["unlabeled"] == SMALL.num_unlabeled
+    with pytest.raises(InputError, match="other settings"):
+        write(out, replace(SMALL, num_places=2))
 
 
 def test_refuses_a_folder_with_other_things(written, tmp_path):

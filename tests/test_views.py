@@ -139,6 +139,26 @@ def test_every_change_comes_as_often_as_the_recipe_says():
     assert views.shape == (500, 3, 128, 64)
 
 
+def test_a_cut_out_person_moves_to_another_place_and_stays_the_same():
+    torch.manual_seed(0)
+    cut_outs = torch.zeros(2000, 4, 32, 16, dtype=torch.uint8)
+    cut_outs[:, 0] = 90  # the own place
+    cut_outs[:, 1, :, 4:12] = 200  # the person, green, in the middle columns
+    cut_outs[:, 3, :, 4:12] = 255
+    places = torch.tensor([30, 60], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 32, 16)
+    whole = replace(PLAIN, crop_area=(1.0, 1.0), crop_aspect=(0.5, 0.5))
+    views = Views(32, 16, whole, places=places)(cut_outs)
+    assert views.shape == (2000, 3, 32, 16)
+    person = torch.tensor([90.0, 200, 0]).view(1, 3, 1, 1)
+    torch.testing.assert_close(views[..., 6:10], person.expand(2000, 3, 32, 4))
+    corner = views[:, :, 0, 0]
+    stayed = (corner == torch.tensor([90.0, 0, 0])).all(1)
+    assert stayed.float().mean() == pytest.approx(0.2, abs=0.03)  # Recipe.move is 0.8
+    first, second = ((corner == grey).all(1).float().mean() for grey in (30, 60))
+    assert first + second == pytest.approx(1 - float(stayed.float().mean()))
+    assert first == pytest.approx(0.4, abs=0.04)
+
+
 def test_grey_is_the_luminance_that_pillow_uses():
     crops = tensor(picture())[None]
     torch.manual_seed(3)

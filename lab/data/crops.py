@@ -104,8 +104,8 @@ class Crops(Dataset):
                 f"{path} cannot be read ({error}); replace the file, or take it out of the list"
             ) from error
         if len(self.unreadable) > self.limit:
-            names = ", ".join(list(self.unreadable)[:3])
+            names, reason = ", ".join(list(self.unreadable)[:3]), next(iter(self.unreadable.values()))
             raise InputError(
-                f"{len(self.unreadable)} of {len(self)} crops cannot be read (first: {names}: {self.unreadable[next(iter(self.unreadable))]}); at most "
+                f"{len(self.unreadable)} of {len(self)} crops cannot be read (first: {names}: {reason}); at most "
                 f"{self.limit} are tolerated: mend or remove these files"
             ) from error

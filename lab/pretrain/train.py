@@ -95,9 +95,9 @@ def pretrain(
 
     A run that was stopped goes on after its last whole epoch. `init` is a checkpoint, a run folder or "shipped".
     `after_epoch(model, epoch)` is called before the first epoch and after every `probe_every`-th and the last; what
-    it returns goes into the log. With `places`, paths of pictures without a person, the images are cut-outs whose alpha
-    is the person, and views show them elsewhere (augment.Views). Raises InputError for too few images, unreadable ones, useless weights and a loss
-    that is not finite (the last whole epoch's checkpoint stays).
+    it returns goes into the log. With `places`, paths of pictures without a person, the images are cut-outs whose
+    alpha is the person, and views show the person elsewhere (`Views`). Raises InputError for too few images,
+    unreadable ones, useless weights and a loss that is not finite (the last whole epoch's checkpoint stays).
     """
     device = pick_device(config.device)
     _check(config, len(paths))

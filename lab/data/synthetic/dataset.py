@@ -192,7 +192,8 @@ def _reuse(out: Path, config: SyntheticConfig) -> dict | None:
     if not out.is_dir():
         raise InputError(f"{out} is a file; a folder to write synthetic people into was expected; name another one")
     found = read_marker(out)
-    if found and found.get("config") == asdict(config) and found.get("version") == VERSION:
+    made_with = asdict(SyntheticConfig()) | (found or {}).get("config", {})  # a setting that is newer had its default
+    if found and made_with == asdict(config) and found.get("version") == VERSION:
         return found
     if any(out.iterdir()):
         what = "synthetic people made with other settings" if found else "other files"
