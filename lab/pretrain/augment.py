@@ -77,7 +77,8 @@ class Views:
     def __call__(self, crops: Tensor, sizes: Tensor | None = None) -> Tensor:
         """RGB crops (B, 3, H, W) uint8 -> views (B, 3, height, width) float32 in 0..255, on the device of `crops`.
 
-        Crops of several sizes lie at the top left of one batch; `sizes` (B, 2) says how high and wide each one is.
+        With places, `crops` are RGBA cut-outs (B, 4, H, W). Crops of several sizes lie at the top left of one batch;
+        `sizes` (B, 2) says how high and wide each one is.
         """
         if sizes is None:
             sizes = torch.tensor(crops.shape[2:]).expand(len(crops), 2)
