@@ -9,7 +9,7 @@ import pickle
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -182,7 +182,7 @@ def save_trunk(source: str | Path, out: Path, half: bool = False) -> LoadReport:
     content = read_weights(file)
     state = trunk_state(content)
     model = Embedder(depth_of(state) if state else 50)
-    report = load_trunk(model, content if state else file)
+    report = replace(load_trunk(model, content if state else file), source=str(file))
     dtype = torch.float16 if half else torch.float32
     state = {key.removeprefix("trunk."): value.contiguous() for key, value in model.state_dict().items()}
     state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
