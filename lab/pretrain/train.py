@@ -61,8 +61,8 @@ class PretrainConfig:
 
         The published values belong to 326,400 steps of 2,560 images. In a short run a key momentum of 0.999 would
         keep the key encoder near its random start; 0.9 lets it change so fast that the network tells the age of the
-        keys instead of the people on them; and published views teach places first, `whole` ones people (measured:
-        benchmarks/results/pretraining-recipe.md).
+        keys instead of the people on them. Published views show so little of a person that such a run learns none; `whole`
+        ones teach people, and still places (measured: benchmarks/results/pretraining-recipe.md).
         """
         return cls(
             depth=18,
