@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 import tyro
 
-from lab.backbone import describe_init
+from lab.weights import describe_init
 from lab.data import ReidDataset, load
 from lab.evaluate.evaluate import EvaluateConfig, evaluate_run
 from lab.finetune.train import FinetuneConfig, finetune

@@ -7,10 +7,12 @@ Read the code in this order, each stage is one folder:
 2. `lab.backbone`  the ResNet trunk, and how weights get into it
 3. `lab.pretrain`  MoCo v2 as LUPerson does it: two views (`augment`), two encoders and a queue (`moco`), one loop (`train`)
 4. `lab.finetune`  MGN on labelled identities: `sampler`, `mgn`, `losses`, one loop (`train`)
-5. `lab.evaluate`  features, CMC, mAP, mINP (`metrics`), k-reciprocal re-ranking (`rerank`), Grad-CAM (`attention`)
+5. `lab.evaluate`  features, CMC, mAP, mINP (`metrics`), k-reciprocal re-ranking (`rerank`), query expansion
+                   (`expansion`), single-gallery-shot CMC (`single_shot`), Grad-CAM (`attention`)
 6. `lab.show`      `figures` with crops, `curves` and `tables` from results
 7. `lab.runs`      the folder that every stage writes and everything else reads
-8. `lab.cli`       the `lab` command, one thin function per verb; `lab.demo` tells the whole story with them
+8. `lab.export`    the descriptor as an ONNX file, for programs without torch
+9. `lab.cli`       the `lab` command, one thin function per verb; `lab.demo` tells the whole story with them
 """
 
 __version__ = "0.1.0"

@@ -18,7 +18,10 @@ VERBS = {
     "pretrain": "pre-train a trunk without labels (MoCo v2 with LUPerson's changes)",
     "finetune": "fine-tune MGN on a labelled data set",
     "evaluate": "rank lists, CMC, mAP, mINP of a run, a baseline or feature files",
-    "convert": "the trunk inside any checkpoint as a safetensors file, with a load report",
+    "convert": "weights from one layout into another, with a load report",
+    "download": "a file that LUPerson's authors released, with its terms and a checksum",
+    "export": "the descriptor of a run or a weights file as an ONNX file, checked against torch",
+    "reproduce": "LUPerson's table: our numbers beside the published ones, with commands and GPU hours",
     "app": "open the explorer on a folder of runs",
 }
 
@@ -37,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     if verb not in VERBS:
         _fail(f"there is no verb '{verb}'; choose among {', '.join(VERBS)} (lab --help explains them)")
     try:
-        _call(verb, arguments[words:])
+        call(verb, arguments[words:])
     except InputError as error:
         # one that was raised in a data-loading process arrives with that process's traceback in front of it
         _fail(str(error).strip().splitlines()[-1].removeprefix("lab.errors.InputError: "))
@@ -54,7 +57,7 @@ def overview() -> str:
     )
 
 
-def _call(verb: str, arguments: list[str]) -> None:
+def call(verb: str, arguments: list[str]) -> None:
     """Let tyro make the verb's command line from its signature; --size picks the defaults of its settings."""
     import tyro
 
@@ -62,7 +65,7 @@ def _call(verb: str, arguments: list[str]) -> None:
 
     function = getattr(verbs, verb.replace(" ", "_"))
     parameters = inspect.signature(function).parameters
-    if "size" in parameters and _value_of("--size", arguments) == "tiny":
+    if "config" in parameters and _value_of("--size", arguments) == "tiny":
         function = functools.partial(function, config=type(parameters["config"].default).tiny())
     description = inspect.getdoc(getattr(verbs, verb.replace(" ", "_"))).split("\n\nArgs:")[0]
     tyro.cli(function, args=arguments, prog=f"lab {verb}", description=description)

@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from lab.backbone import SHIPPED, autocast, describe_init, pick_device
+from lab.backbone import autocast, pick_device
 from lab.data import ReidDataset, load
 from lab.data.readers import list_images
 from lab.data.synthetic import SyntheticConfig
@@ -35,6 +35,7 @@ from lab.pretrain.train import PretrainConfig
 from lab.pretrain.train import pretrain as train_moco
 from lab.runs import Run, write_json
 from lab.verbs import render_people
+from lab.weights import SHIPPED, describe_init
 
 FRACTIONS = {"10": 0.1, "100": 1.0}  # of the training identities, as in the paper's small-scale setting
 PRETRAIN_SECONDS = 90  # what the plan aims at, all else is rendering, reading and evaluation

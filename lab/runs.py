@@ -4,7 +4,7 @@
       config.json       stage, settings, seed, versions, git commit, what it was initialised from
       log.csv           one row per logged step
       checkpoint.pt     model, optimizer, step, epoch, RNG states, config
-      eval/<dataset>[-rerank]/   result.json, queries.csv, ranks.npz, gallery.csv
+      eval/<dataset>[-aqe][-rerank]/   result.json, queries.csv, ranks.npz, gallery.csv
       features/<dataset>-{query,gallery}.npz
 
 This module reads and writes results with numpy and pandas alone, so that the explorer can show a rank list without
@@ -84,8 +84,10 @@ class Features:
 class EvalResult:
     """The outcome of one evaluation: the means, every query's values, and every query's first 50 valid gallery entries.
 
-    `cmc` (50,), `mAP`, `mINP` are fractions over the queries that have a valid match. Per query: `path`, `pid`,
-    `camid`, `ap`, `inp` (NaN without a valid match), `first_match` (1-based rank of the first true match, 0 = none).
+    `cmc` (50,), `mAP`, `mINP` are fractions over the queries that have a valid match, unless `settings` say
+    otherwise: "denominator" "all" is over all queries, and with "gallery_shot" "single" `cmc` (it alone) is that of one
+    random crop per person. Per query: `path`, `pid`, `camid`, `ap`, `inp` (NaN without a valid match), `first_match`
+    (1-based rank of the first true match in the whole gallery, 0 = none).
     `index` (Q, 50) int32 into the gallery, `distance` (Q, 50) float32, `match` (Q, 50) bool hold the rank lists
     without the entries that the protocol removes; -1, NaN and False pad short ones. `gallery_*` (G,) may be None for results
     made elsewhere.
@@ -267,8 +269,10 @@ class Run:
     def result(self, name: str) -> EvalResult:
         result = EvalResult.load(self.folder / "eval" / name)
         if result.gallery_path is None:
-            file = self._feature_file(name.removesuffix("-rerank"), "gallery")
-            if file.is_file():
+            dataset = name.removesuffix("-rerank")
+            files = [self._feature_file(part, "gallery") for part in (dataset, dataset.removesuffix("-aqe"))]
+            file = next((file for file in files if file.is_file()), None)
+            if file is not None:
                 gallery = Features.load(file)
                 result = dataclasses.replace(
                     result, gallery_path=gallery.path, gallery_pid=gallery.pid, gallery_camid=gallery.camid

@@ -6,30 +6,41 @@ The command line is made from these signatures and from the settings of each sta
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from torch import nn
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes, Positional
 
-from lab.backbone import describe_init, save_trunk
-from lab.data import load
+from lab.backbone import Embedder, load_trunk
+from lab.convert import Layout, is_mgn
+from lab.convert import convert as convert_weights
+from lab.data import ReidDataset, load
 from lab.data.crops import find_unreadable
-from lab.data.readers import count_report, list_images, queries_without_match
+from lab.data.readers import DATASETS, count_report, list_images, queries_without_match
 from lab.data.synthetic import SyntheticConfig, write
 from lab.errors import InputError
-from lab.evaluate.evaluate import EvaluateConfig, evaluate_baseline, evaluate_features, evaluate_run
+from lab.evaluate.evaluate import EvaluateConfig, eval_name, evaluate_baseline, evaluate_features, evaluate_run
 from lab.evaluate.probe import retrieval_probe
+from lab.export import export_onnx
+from lab.finetune.mgn import MGN
 from lab.finetune.train import FinetuneConfig
 from lab.finetune.train import finetune as train_mgn
 from lab.finetune.train import load as load_mgn
 from lab.pretrain.train import PretrainConfig
 from lab.pretrain.train import load as load_moco
 from lab.pretrain.train import pretrain as train_moco
+from lab.released import TERMS, fetch
 from lab.runs import EvalResult, Features, Run
+from lab.weights import depth_of, describe_init, read_weights, resolve_weights, trunk_state, weights_digest
 
 Size = Literal["tiny", "paper"]
-DatasetName = Literal["market1501", "folder", "synthetic"]
+DatasetName = Literal[
+    "market1501", "market1501-500k", "market1501-no-distractors", "dukemtmc", "msmt17",
+    "cuhk03", "cuhk03-labeled", "cuhk03-detected", "folder", "synthetic",
+]  # fmt: skip
 EXPLORER = Path(__file__).parent.parent / "apps" / "explorer.py"
 
 
@@ -56,11 +67,12 @@ def data_check(dataset: DatasetName, root: Path) -> None:
         dataset: layout of the data set
         root: its folder; for 'folder' also the CSV file
     """
+    print(DATASETS[dataset])
     found = load(dataset, root)
-    print(found.summary().to_string())
+    print(f"\n{found.summary().to_string()}")
     counts = count_report(found)
     if counts is not None:
-        print(f"\nimages, beside the published {dataset}:\n{counts.to_string()}")
+        print(f"\nbeside the published {found.edition}:\n{counts.to_string()}")
     for note in found.notes:
         print(f"- {note}")
     unanswerable = queries_without_match(found)
@@ -152,6 +164,7 @@ def finetune(
 
 def evaluate(
     run: Path | None = None,
+    weights: str | None = None,
     baseline: Literal["histogram", "untrained"] | None = None,
     dataset: DatasetName | None = None,
     root: Path | None = None,
@@ -163,22 +176,26 @@ def evaluate(
 ) -> None:
     """Rank the gallery for every query: CMC, mAP, mINP and rank lists, written to the run folder's eval/.
 
-    Give a run (or a baseline and --out) with a data set, or two feature files and --out.
+    Give a run (or weights or a baseline, and --out) with a data set, or two feature files and --out.
 
     Args:
         run: run folder with a checkpoint of pretrain or finetune
+        weights: instead of a run: a fine-tuned MGN or a trunk from elsewhere, as a file or a name such as
+            lup-mgn-market1501
         baseline: instead of a run: colour histogram, or a network with random weights
         dataset: layout of the data set
         root: its folder; for 'folder' also the CSV file
         query_features: npz with values (N, D), pid (N,), camid (N,) and, if known, path (N,)
         gallery_features: the same for the gallery
         name: what the evaluation of feature files is called
-        out: run folder that the result of a baseline or of feature files goes to
+        out: run folder that the result of weights, a baseline or feature files goes to
     """
-    if sum(given is not None for given in (run, baseline, query_features)) != 1:
-        raise InputError("give one of --run RUN, --baseline NAME, or --query-features Q with --gallery-features G")
+    if sum(given is not None for given in (run, weights, baseline, query_features)) != 1:
+        raise InputError(
+            "give one of --run RUN, --weights FILE, --baseline NAME, or --query-features Q with --gallery-features G"
+        )
     if run is None and out is None:
-        raise InputError("a baseline or feature files need --out RUN, the folder that the result goes to")
+        raise InputError("weights, a baseline or feature files need --out RUN, the folder that the result goes to")
     if query_features is not None:
         if gallery_features is None:
             raise InputError("--query-features was given without --gallery-features; give both files")
@@ -191,21 +208,109 @@ def evaluate(
     found = load(dataset, root)
     if baseline is not None:
         report(Run(out), evaluate_baseline(Run(out), baseline, found, config))
+    elif weights is not None:
+        evaluate_weights(weights, out, found, config)
     else:
         target = Run.open(run)
         report(target, evaluate_run(target, load_model(target), found, config))
 
 
-def convert(source: Positional[Path], out: Path, half: bool = False) -> None:
-    """The trunk inside a checkpoint as a safetensors file, with the report of what was found in it.
+def convert(source: Positional[str], out: Path, to: Layout = "lab", half: bool = False, bgr: bool = False) -> None:
+    """Weights from one layout into another, with the report of what was found in them.
 
     Args:
-        source: released or own weights (.pth, .pt, .safetensors) or a run folder
-        out: file to write, FILE.safetensors
+        source: released or own weights (.pth, .pt, .safetensors), a run folder, or a name such as lup-r50
+        out: file to write: FILE.safetensors, or FILE.pth for a published layout
+        to: 'lab', a trunk or a fine-tuned MGN as safetensors; 'lup_moco', the published pre-training's raw
+            checkpoint; 'fastreid', what the published fine-tuning reads
         half: store 16-bit floats
+        bgr: the weights were trained on BGR images (OpenCV): turn their first convolution round
     """
-    print(save_trunk(source, out, half))
+    print(convert_weights(source, out, to, half, bgr))
     print(f"wrote {out}")
+
+
+def download(name: Positional[str], folder: Path | None = None) -> None:
+    """A released LUPerson file, by name; its checksum is recorded on first use and compared after that.
+
+    Args:
+        name: lup-r50, lup-r101, lup-r152, or lup-mgn- and market1501, dukemtmc, msmt17 or cuhk03
+        folder: where to keep it; without it $LAB_WEIGHTS, else ~/.cache/luperson-lab
+    """
+    file = fetch(name, folder)
+    print(f"{name} is {file}\n{TERMS}")
+
+
+def export(source: Positional[str], out: Path, height: int | None = None, width: int | None = None) -> None:
+    """The descriptor as an ONNX file: uint8 images in, unit-norm features out, normalisation inside; checked against torch.
+
+    Args:
+        source: run folder, file of a fine-tuned MGN or with a trunk, or a name such as shipped or lup-r50
+        out: file to write, FILE.onnx; it appears only when onnxruntime and torch agree
+        height: of the images in pixels, fixed in the file; without it as the weights were trained
+        width: the same for the width
+    """
+    model, settings = load_descriptor(source)
+    if height is None or width is None:
+        trained = image_size(source, model, settings)
+        height, width = trained[0] if height is None else height, trained[1] if width is None else width
+    print(f"exporting the {type(model).__name__} of {source} for images of {height} x {width} pixels")
+    file = resolve_weights(source)
+    name = f"{file.resolve().parent.name}/{file.name}" if Path(source).is_dir() else file.name
+    facts = {"source": name, "source_sha256": weights_digest(file)}
+    print(export_onnx(model, out, height, width, facts, progress=True))
+    print(f"wrote {out}")
+
+
+def reproduce(
+    out: Path,
+    market1501: Path | None = None,
+    dukemtmc: Path | None = None,
+    msmt17: Path | None = None,
+    cuhk03: Path | None = None,
+    released: bool = False,
+    init: str = "lup-r50",
+    crops: Path | None = None,
+    depth: int = 50,
+    setting: Literal["full", "small-scale", "few-shot"] = "full",
+    ratio: float = 1.0,
+    splits: Path | None = None,
+    size: Size = "paper",
+    tflops: float = 50.0,
+    dry_run: bool = False,
+) -> None:
+    """LUPerson's table: fine-tune and evaluate on the data sets that are here, our numbers beside the published ones.
+
+    The commands are printed with the GPU hours to expect, then run; what is done already is not done again. Without any
+    data set the commands for all four are printed.
+
+    Args:
+        out: folder for the runs
+        market1501: folder of Market-1501, if it is here
+        dukemtmc: folder of DukeMTMC-reID
+        msmt17: folder of MSMT17
+        cuhk03: folder of CUHK03 (new protocol, labeled)
+        released: evaluate the released fine-tuned models (ResNet-50) instead of fine-tuning
+        init: trunk to fine-tune: lup-r50, lup-r101, lup-r152, imagenet-r50, a file, or the run of a pre-training
+        crops: LUPerson's crops: pre-train on them first, the whole published recipe, in place of --init
+        depth: ResNet depth of that pre-training
+        setting: full, small-scale (a fraction of the identities) or few-shot (a fraction of the images)
+        ratio: that fraction, 0.1 to 0.9
+        splits: folder with LUPerson's split files; without it the fraction is drawn by the same rule
+        size: 'tiny' to try the commands on two CPU cores
+        tflops: that your GPU sustains in training, for the hours
+        dry_run: print the commands and what was published, run nothing
+    """
+    from lab import reproduce as plans  # which runs the verbs of this module
+
+    given = {"market1501": market1501, "dukemtmc": dukemtmc, "msmt17": msmt17, "cuhk03": cuhk03}
+    roots = {name: root for name, root in given.items() if root is not None}
+    dry_run, roots = dry_run or not roots, roots or dict.fromkeys(given, Path("DIR"))
+    init = str(out / "pretraining") if crops else init
+    depth = depth if crops or released else plans.depth_of_init(init)
+    recipe = plans.Recipe(init, depth, released, setting, ratio, splits, size, tflops)
+    first = [plans.pretraining_step(crops, Path(init), size, depth, tflops)] if crops else []
+    plans.reproduce(plans.plan(roots, out, recipe), first, recipe, dry_run)
 
 
 def app(runs: Positional[Path | None] = None) -> None:
@@ -226,6 +331,50 @@ def load_model(run: Run):
     return loaders[stage](run.folder)
 
 
+def evaluate_weights(weights: str, out: Path, dataset: ReidDataset, config: EvaluateConfig) -> None:
+    """Evaluate weights from elsewhere in a run folder of their own, at the image size that they were trained for."""
+    model, settings = load_descriptor(weights)
+    if config.height is None or config.width is None:
+        height, width = image_size(weights, model, settings)
+        config = replace(config, height=config.height or height, width=config.width or width)
+    facts = {"weights": weights, "height": config.height, "width": config.width}
+    run = Run.create(out, "weights", facts, init=describe_init(weights))
+    report(run, evaluate_run(run, model, dataset, config, digest=weights_digest(resolve_weights(weights))))
+
+
+def load_descriptor(source: str) -> tuple[nn.Module, dict]:
+    """A model with `embed`, and the settings it was trained with as far as they are known.
+
+    `source` is a run folder, a fine-tuned MGN file (released or own), a file with a trunk, or a word of
+    `resolve_weights`.
+    """
+    if Path(source).is_dir():
+        run = Run.open(source)
+        return load_model(run), run.config["settings"]
+    file = resolve_weights(source)
+    content = read_weights(file)
+    settings = content.get("config", {})
+    if is_mgn(content):
+        return load_mgn(file), settings
+    trunk = trunk_state(content)
+    model = Embedder(depth_of(trunk) if trunk else 50)
+    print(load_trunk(model, content, str(file)))
+    return model, settings
+
+
+def image_size(source: str, model: nn.Module, settings: dict) -> tuple[int, int]:
+    """Height and width in pixels that weights were trained at: their own settings, else the published recipe's."""
+    if "height" in settings and "width" in settings:
+        return settings["height"], settings["width"]
+    if not any(".conv3." in key for key in model.state_dict()):
+        raise InputError(
+            f"{source} does not say at which image size it was trained, and none is published for a ResNet-18 or 34; "
+            "give --height and --width"
+        )
+    published = FinetuneConfig() if isinstance(model, MGN) else PretrainConfig()
+    return published.height, published.width
+
+
 def render_people(out: Path, config: SyntheticConfig, workers: int) -> dict:
     """Write the synthetic people, with a progress bar."""
     with tqdm(unit="crop", desc="rendering") as bar:
@@ -238,13 +387,17 @@ def render_people(out: Path, config: SyntheticConfig, workers: int) -> dict:
 
 
 def report(run: Run, result: EvalResult) -> None:
-    """Print the outcome in one line, and what was left out of it."""
-    name = result.settings["dataset"] + ("-rerank" if result.settings["rerank"] else "")
+    """Print the outcome in one line, and what has to be known about its means."""
+    settings = result.settings
+    name = eval_name(settings["dataset"], settings)
     cmc = ", ".join(f"rank-{k} {100 * result.cmc[k - 1]:.2f}" for k in (1, 5, 10))
     print(f"{run.name} on {name}: mAP {100 * result.mAP:.2f} %, {cmc}, mINP {100 * result.mINP:.2f} %")
-    left_out = result.num_query - result.num_valid_query
-    if left_out:
-        print(f"{left_out} of {result.num_query} queries have no match under another camera and are not counted")
+    if settings["gallery_shot"] == "single":
+        print(f"rank-k is single-gallery-shot: one random crop per person, the mean of {settings['repeats']} draws")
+    lonely = result.num_query - result.num_valid_query
+    if lonely:
+        fate = "count as 0" if settings["denominator"] == "all" else "are not counted"
+        print(f"{lonely} of {result.num_query} queries have no match under another camera and {fate}")
     print(f"wrote {run.folder / 'eval' / name}")
 
 

@@ -12,11 +12,17 @@ BELOW = {"errors": set()}
 BELOW["data"] = {"errors"}
 BELOW["runs"] = {"errors", "data"}
 BELOW["small_maps"] = set()
-BELOW["backbone"] = {"errors", "data", "runs", "small_maps"}
+BELOW["pixels"] = {"errors"}
+BELOW["published"] = set()
+BELOW["released"] = {"errors", "runs"}
+BELOW["weights"] = {"errors", "runs", "released"}
+BELOW["backbone"] = {"errors", "data", "runs", "small_maps", "pixels", "weights"}
 for stage in ("pretrain", "finetune", "evaluate"):
-    BELOW[stage] = {"errors", "data", "runs", "backbone"}
+    BELOW[stage] = BELOW["backbone"] | {"backbone"}
+BELOW["convert"] = BELOW["backbone"] | {"backbone", "pretrain", "finetune"}
+BELOW["export"] = {"errors", "runs", "weights", "backbone"}
 BELOW["show"] = {"errors", "data", "runs", "backbone", "pretrain", "finetune", "evaluate"}
-FACES = {"cli", "verbs", "demo", "__main__"}  # may use anything, and nothing uses them but one another
+FACES = {"cli", "verbs", "demo", "reproduce", "__main__"}  # may use anything, and nothing uses them but one another
 
 
 def layer(file: Path) -> str:

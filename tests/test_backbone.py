@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from lab.backbone import DEPTHS, SHIPPED_TRUNK, Embedder, load_trunk, pick_device, read_weights, resnet, save_trunk
+from lab.backbone import DEPTHS, Embedder, load_trunk, pick_device, resnet
 from lab.errors import InputError
 from lab.finetune.mgn import MGN
+from lab.pixels import IMAGENET_MEAN, IMAGENET_STD, LUPERSON_MEAN
 from lab.pretrain.moco import MoCo
+from lab.weights import SHIPPED_TRUNK
 
 
 def random_trunk(seed=1, depth=18):
@@ -40,6 +42,9 @@ FORMS = {
         "state_dict": {f"module.encoder_q.{key}": value for key, value in trunk.items()}
         | {f"module.encoder_k.{key}": torch.zeros_like(value) for key, value in trunk.items()}
         | {"module.encoder_q.fc.0.weight": torch.zeros(512, 512), "module.queue": torch.zeros(128, 16)},
+    },
+    "fast-reid with one head": lambda trunk: {
+        "model": {f"backbone.{key}": value for key, value in trunk.items()} | {"heads.weight": torch.zeros(1)}
     },
     "our own": lambda trunk: {"model": {f"encoder_q.{key}": value for key, value in trunk.items()}, "step": 3},
 }  # fmt: skip
@@ -73,22 +78,6 @@ def test_safetensors_with_half_precision_and_pixel_statistics(tmp_path):
         torch.testing.assert_close(encoder.layer4[1].conv2.weight, trunk["layer4.1.conv2.weight"].float())
 
 
-def test_a_trunk_is_written_for_others_to_read(tmp_path):
-    trunk = random_trunk()
-    torch.save(FORMS["raw MoCo"](trunk), tmp_path / "raw.pth")
-    report = save_trunk(tmp_path / "raw.pth", tmp_path / "trunk.safetensors", half=True)
-    assert report.fraction == 1
-    assert len(report.unexpected) == 1  # the projection head's one tensor
-    written = load_file(tmp_path / "trunk.safetensors")
-    assert set(written) == set(trunk) | {"pixel_mean", "pixel_std"}
-    torch.testing.assert_close(written["conv1.weight"].float(), trunk["conv1.weight"], atol=1e-3, rtol=0)
-    assert written["conv1.weight"].dtype == torch.float16
-    torch.save({"head": torch.zeros(1)}, tmp_path / "none.pth")
-    with pytest.raises(InputError, match=r"none.pth holds no trunk"):
-        save_trunk(tmp_path / "none.pth", tmp_path / "no.safetensors")
-    assert not (tmp_path / "no.safetensors").exists()
-
-
 def test_mgn_gets_the_trunk_in_all_three_branches():
     trunk = random_trunk()
     model = MGN(5, depth=18)
@@ -97,59 +86,6 @@ def test_mgn_gets_the_trunk_in_all_three_branches():
     for branch in (model.b1, model.b2, model.b3):
         torch.testing.assert_close(branch[1][1].conv2.weight, trunk["layer4.1.conv2.weight"])
     torch.testing.assert_close(model.backbone[0].weight, trunk["conv1.weight"])
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        ({}, "holds no trunk"),
-        ({"model": {"b1.0.0.conv1.weight": torch.zeros(1)}}, "looks like a fine-tuned MGN"),
-        ({"blocks.0.attn.qkv.weight": torch.zeros(1)}, "looks like a vision transformer"),
-        ({"state_dict": {"head.weight": torch.zeros(1)}}, "first entries are head.weight"),
-        ({"conv1.weight": torch.zeros(64, 3, 7, 7)}, r"1 of 10\d tensors loaded.*at least 90 %"),
-        ({key: value for key, value in random_trunk(depth=34).items() if "layer3.5" not in key}, None),
-        ({key.replace("layer", "block"): value for key, value in random_trunk().items()}, "at least 90 %"),
-    ],
-)
-def test_less_than_a_trunk_is_an_error_and_changes_nothing(content, sentence):
-    model = Embedder(34 if sentence is None else 18)
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    if sentence is None:  # 34 layers with one block missing: more than 90 %, reported and not raised
-        report = load_trunk(model, content)
-        assert len(report.missing) == 10
-        assert all("layer3.5" in key for key in report.missing)
-        assert "10 missing" in str(report)
-        return
-    with pytest.raises(InputError, match=sentence):
-        load_trunk(model, content)
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-
-
-def test_a_deeper_trunk_does_not_pass_for_a_shallow_one():
-    with pytest.raises(InputError, match="check depth and file"):
-        load_trunk(Embedder(50), random_trunk())
-
-
-class Sneaky:
-    def __reduce__(self):
-        return (print, ("code from a weights file was run",))
-
-
-def test_files_that_are_no_weights_are_named(tmp_path, capsys):
-    (tmp_path / "text.pth").write_text("no weights")
-    (tmp_path / "half.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
-    torch.save(Sneaky(), tmp_path / "code.pth")
-    torch.save([1, 2], tmp_path / "list.pth")
-    for name, sentence in [
-        ("text.pth", "cannot be read as a checkpoint"),
-        ("half.safetensors", "cannot be read as safetensors"),
-        ("code.pth", "plain tensors"),
-        ("list.pth", "holds a list"),
-        ("absent.pth", "no weights at"),
-    ]:
-        with pytest.raises(InputError, match=sentence):
-            read_weights(tmp_path / name)
-    assert "was run" not in capsys.readouterr().out
 
 
 def test_a_device_that_is_not_there_is_refused():
@@ -168,3 +104,44 @@ def test_the_shipped_trunk_loads_whole_and_is_small():
     assert report.fraction == 1
     assert report.pixel_statistics
     assert np.isfinite(model.embed(torch.zeros(1, 3, 128, 64)).numpy()).all()
+
+
+REFUSED = [
+    ({}, "holds no trunk but something unknown"),
+    ({"model": {"b1.0.0.conv1.weight": torch.zeros(1)}}, "a fine-tuned MGN"),
+    ({"blocks.0.attn.qkv.weight": torch.zeros(1)}, "a vision transformer"),
+    ({"state_dict": {"module.encoder_k.conv1.weight": torch.zeros(1)}}, "without its query encoder"),
+    ({"layer1.0.bn1.IN.weight": torch.zeros(1)}, "instance norm"),
+    ({"state_dict": {"head.weight": torch.zeros(1)}}, r"first entries are head\.weight"),
+    ({"conv1.weight": torch.zeros(64, 3, 7, 7)}, r"1 of 10\d tensors loaded.*at least 90 %"),
+    ({key.replace("layer", "block"): value for key, value in random_trunk().items()}, "at least 90 %"),
+    (random_trunk(depth=34), "holds a ResNet-34 and the model is a ResNet-18; give --depth 34"),
+    (random_trunk() | {"pixel_mean": torch.tensor(IMAGENET_MEAN[::-1]), "pixel_std": torch.ones(3)}, "order B, G, R"),
+    (random_trunk() | {"pixel_mean": torch.full((3,), 0.5), "pixel_std": torch.ones(3)}, "units of 0..255"),
+]
+
+
+@pytest.mark.parametrize(("content", "sentence"), REFUSED)
+def test_wrong_weights_are_called_by_name_and_change_nothing(content, sentence):
+    model = Embedder(18)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(InputError, match=sentence):
+        load_trunk(model, content)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_a_trunk_that_lacks_one_block_is_loaded_and_reported():
+    content = {key: value for key, value in random_trunk(depth=34).items() if "layer3.5" not in key}
+    report = load_trunk(Embedder(34), content)
+    assert len(report.missing) == 10
+    assert all("layer3.5" in key for key in report.missing)
+    assert "10 missing" in str(report)
+
+
+def test_statistics_come_with_the_weights_or_with_the_classifier_of_imagenet():
+    model = Embedder(18)
+    assert not load_trunk(model, random_trunk()).pixel_statistics
+    torch.testing.assert_close(model.pixel_mean.flatten(), torch.tensor(LUPERSON_MEAN))
+    assert load_trunk(model, FORMS["torchvision"](random_trunk())).pixel_statistics
+    torch.testing.assert_close(model.pixel_mean.flatten(), torch.tensor(IMAGENET_MEAN))
+    torch.testing.assert_close(model.pixel_std.flatten(), torch.tensor(IMAGENET_STD))

@@ -5,14 +5,23 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import write_person
 
+from lab.backbone import Embedder
 from lab.cli import VERBS, main
+from lab.export import run_onnx
+from lab.finetune.mgn import MGN
+from lab.finetune.train import FinetuneConfig
+from lab.finetune.train import save as save_mgn
+from lab.pretrain.moco import MoCo
+from lab.pretrain.train import PretrainConfig
 from lab.runs import Run
+from lab.verbs import image_size, load_descriptor, load_model
 
 TINY_PRETRAIN = (
     "--size tiny --height 32 --width 16 --dim 8 --queue-size 16 --batch-size 8 --bn-groups 2 --epochs 1 --num-workers 0 "
@@ -101,6 +110,36 @@ def test_from_crops_to_a_rank_list(capsys, market, tmp_path):
     np.testing.assert_array_equal(again.index, result.index)
 
 
+def test_export_of_a_run_writes_what_its_model_says(capsys, tmp_path):
+    pytest.importorskip("onnxruntime")
+    config = replace(FinetuneConfig.tiny(), height=48, width=24, last_stride=1)
+    run = Run.create(tmp_path / "mgn", "finetune", config)
+    save_mgn(run, MGN(5, config.depth, extra_bn=False, last_stride=1), None, 1, 1, config)
+    before = snapshot(tmp_path)
+    code, out, _ = lab(capsys, "export", run.folder, "--out", tmp_path / "model.onnx")
+    assert (code, "images of 48 x 24 pixels" in out, "smallest cosine 1.0" in out) == (0, True, True)
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 48, 24), dtype=np.uint8)
+    expected = load_model(run).embed(torch.from_numpy(images))
+    np.testing.assert_allclose(run_onnx(tmp_path / "model.onnx", images), expected, atol=1e-5)
+    assert snapshot(tmp_path) == before | {"model.onnx": (tmp_path / "model.onnx").read_bytes()}
+
+
+def test_export_takes_files_and_knows_the_size_that_their_recipe_has(tmp_path, capsys):
+    model, config = MoCo(18, 8, 16), replace(PretrainConfig.tiny(), dim=8, queue_size=16)
+    torch.save({"model": model.state_dict(), "config": asdict(config)}, tmp_path / "moco.pt")
+    torch.save({"model": MGN(3, 18).state_dict()}, tmp_path / "mgn.pth")
+    images = torch.randint(0, 256, (2, 3, 64, 32), dtype=torch.uint8)
+    pretrained, settings = load_descriptor(str(tmp_path / "moco.pt"))
+    torch.testing.assert_close(pretrained.embed(images), model.embed(images))
+    assert image_size("moco.pt", pretrained, settings) == (128, 64)
+    finetuned, settings = load_descriptor(str(tmp_path / "mgn.pth"))
+    assert (type(finetuned), settings) == (MGN, {})
+    assert "give --height and --width" in refused(capsys, "export", tmp_path / "mgn.pth", "--out", tmp_path / "m.onnx")
+    with torch.device("meta"):
+        assert image_size("lup-mgn-msmt17", MGN(3, 50), {}) == (384, 128)
+        assert image_size("lup-r50", Embedder(50), {}) == (256, 128)
+
+
 def test_baselines_need_no_training(capsys, market, tmp_path):
     root = ["--dataset", "market1501", "--root", market]
     for name in ("histogram", "untrained"):
@@ -153,6 +192,11 @@ def test_data_synth_writes_a_folder_that_reads_as_market(capsys, tmp_path):
         ("evaluate --baseline histogram --dataset market1501 --root {market}", "need --out"),
         ("data check --dataset folder --root {empty}", "0 CSV files"),
         ("data synth --out {photos}", "photos"),
+        ("export {nowhere} --out {out}.onnx", "no weights at"),
+        ("export {text} --out {out}.onnx", "cannot be read as a checkpoint"),
+        ("export {photos} --out {out}.onnx", "is not a run"),
+        ("export shipped --out {out}.onnx", "give --height and --width"),
+        ("export shipped --out {out} --height 64 --width 32", "ends in .onnx"),
         ("app {nowhere}", "there is no folder"),
     ],
 )

@@ -12,8 +12,10 @@ from PIL import Image
 from lab.data.splits import ReidDataset, Split
 from lab.errors import InputError
 from lab.evaluate.evaluate import EvaluateConfig, evaluate_baseline, evaluate_features, evaluate_run
+from lab.evaluate.expansion import query_expansion
 from lab.evaluate.metrics import evaluate_ranking
 from lab.runs import Features, Run
+from lab.verbs import report
 
 CONFIG = EvaluateConfig(num_workers=0, device="cpu", height=16, width=8)
 PEOPLE = {1: (200, 30, 30), 2: (30, 200, 30), 3: (30, 30, 200), 0: (120, 120, 120), -1: (5, 5, 5)}
@@ -106,6 +108,57 @@ def test_re_ranking_is_a_second_result_beside_the_first(tmp_path, dataset):
     reranked = evaluate_run(run, Model(), dataset, dataclasses.replace(CONFIG, rerank=True, k1=3), progress=False)
     assert run.evals() == ["people", "people-rerank"]
     assert reranked.settings["rerank"] == {"variant": "luperson", "k1": 3, "k2": 6, "lambda": 0.3}
+
+
+def test_expanded_features_are_a_result_of_their_own(tmp_path):
+    run, (query, gallery) = Run(tmp_path / "run"), random_features()
+    evaluate_features(run, "set", query, gallery, CONFIG, progress=False)
+    expand = dataclasses.replace(CONFIG, expand=True, expand_k=3, expand_alpha=2.0, expand_times=2)
+    result = evaluate_features(run, "set", query, gallery, expand, progress=False)
+    evaluate_features(run, "set", query, gallery, dataclasses.replace(expand, rerank=True), progress=False)
+    assert run.evals() == ["set", "set-aqe", "set-aqe-rerank"]
+    values = query_expansion(query.values, gallery.values, 3, 2.0, 2)
+    expected = evaluate_ranking(
+        *(dataclasses.replace(f, values=v) for f, v in zip((query, gallery), values, strict=True))
+    )
+    np.testing.assert_array_equal(result.ap, expected.ap)
+    assert result.settings["expand"] == {"k": 3, "alpha": 2.0, "times": 2}
+    both = run.result("set-aqe-rerank").settings
+    assert both["expand"] == result.settings["expand"]
+    assert both["rerank"]["variant"] == "luperson"
+    assert run.result("set").settings["expand"] is None
+
+
+def test_an_expanded_result_without_its_gallery_finds_it_beside_the_features(tmp_path):
+    run, (query, gallery) = Run(tmp_path / "run"), random_features()
+    names = ["set", "set-rerank", "set-aqe", "set-aqe-rerank", "other-aqe"]
+    for name in names:
+        run.save_result(name, dataclasses.replace(evaluate_ranking(query, gallery), gallery_path=None))
+    run.save_features("set", "gallery", gallery)
+    assert [run.result(name).gallery_path is not None for name in names] == [True, True, True, True, False]
+    run.save_features("other-aqe", "gallery", gallery)  # a data set of that name
+    assert run.result("other-aqe").gallery_path is not None
+
+
+def test_protocols_are_recorded_and_said(tmp_path, capsys):
+    run, (query, gallery) = Run(tmp_path / "run"), random_features(people=40)
+    plain = evaluate_features(run, "set", query, gallery, CONFIG, progress=False)
+    report(run, plain)
+    lonely = f"{plain.num_query - plain.num_valid_query} of 30 queries have no match under another camera and "
+    assert lonely + "are not counted" in capsys.readouterr().out
+    names = ("denominator", "gallery_shot", "repeats", "seed")
+    assert [plain.settings[name] for name in names] == ["valid", "all", None, None]
+    config = dataclasses.replace(CONFIG, denominator="all", gallery_shot="single", repeats=4, seed=7)
+    result = evaluate_features(run, "set", query, gallery, config, progress=False)
+    report(run, result)
+    said = capsys.readouterr().out
+    assert lonely + "count as 0" in said
+    assert "one random crop per person, the mean of 4 draws" in said
+    assert [run.result("set").settings[name] for name in names] == ["all", "single", 4, 7]
+    expected = evaluate_ranking(query, gallery, denominator="all", gallery_shot="single", repeats=4, seed=7)
+    assert (result.mAP, result.mINP) == (expected.mAP, expected.mINP)
+    np.testing.assert_array_equal(result.cmc, expected.cmc)
+    assert result.mAP < plain.mAP
 
 
 def test_features_are_reused_while_crops_weights_and_size_are_the_same(tmp_path, dataset):
@@ -203,9 +256,21 @@ def test_bad_input_is_explained_and_leaves_the_run_as_it_was(tmp_path, dataset):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("wrong", [{"distance": "city"}, {"ap": "smooth"}, {"variant": "mine"}, {"k1": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"distance": "city"},
+        {"ap": "smooth"},
+        {"variant": "mine"},
+        {"k1": 0},
+        {"denominator": "some"},
+        {"gallery_shot": "double"},
+        {"repeats": 0},
+        {"expand_k": 0},
+    ],
+)
 def test_settings_are_checked_before_anything_is_done(wrong):
-    with pytest.raises(InputError, match=r"choose one of|expected k1 and k2"):
+    with pytest.raises(InputError, match=r"choose one of|expected (k1 and k2|repeats|k and times)"):
         EvaluateConfig(**wrong)
 
 

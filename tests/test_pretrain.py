@@ -10,9 +10,9 @@ import torch
 from conftest import write_person
 from PIL import Image
 
-from lab.backbone import LUPERSON_MEAN, LUPERSON_STD
 from lab.data.readers import list_images
 from lab.errors import InputError
+from lab.pixels import LUPERSON_MEAN, LUPERSON_STD
 from lab.pretrain.augment import RECIPES, Recipe
 from lab.pretrain.train import PretrainConfig, learning_rate, load, pretrain
 from lab.runs import Run

@@ -227,3 +227,14 @@ def test_pictures_are_rgb_and_bounded_and_bad_ones_are_none(tmp_path):
     assert read_picture(str(tmp_path / "text.jpg")) is None
     assert read_picture(str(tmp_path / "cut.jpg")) is None
     assert read_picture(str(tmp_path)) is None
+
+
+def test_queries_without_a_match_are_described_as_the_result_counts_them():
+    plain, over_all = tiny_result(), tiny_result(settings={"denominator": "all"})
+    assert tables.describe_query(plain, 1).endswith("counts in no mean")
+    assert tables.describe_query(over_all, 1).endswith("counts as 0 in every mean")
+    assert [tables.metrics(result)["queries counted"] for result in (plain, over_all)] == [1, 2]
+
+
+def test_expanded_features_are_shown_as_a_data_set_of_their_own():
+    assert tables.describe_eval("market1501-aqe-rerank") == {"data set": "market1501-aqe", "re-ranking": "yes"}

@@ -5,7 +5,7 @@ from choices import chosen, need_results, plain
 from loaders import read_result
 
 from lab.show.curves import cmc_figure
-from lab.show.tables import METRICS, metrics_table
+from lab.show.tables import METRICS, counts_all, metrics_table
 
 
 def main() -> None:
@@ -28,10 +28,12 @@ def show_table(choices) -> None:
     numbers = {name: st.column_config.NumberColumn(f"{name} (%)", format="%.1f") for name in METRICS}
     st.dataframe(table, hide_index=True, column_config=numbers, height="content" if len(table) < 12 else 420)
     ranked = "after re-ranking" if choices.rerank else "without re-ranking"
+    zero = [plain(name) for name, (_, _, result) in choices.evals.items() if counts_all(result)]
     st.caption(
         f"{plain(choices.dataset)}, {ranked}. mAP: mean over the queries of average precision; rank-k: queries with a "
         "right match in the first k ranks; mINP: how early the last right match comes. Queries without a valid match "
-        "are not counted. A click on a column's head sorts."
+        f"are not counted{'; for ' + ', '.join(zero) + ' they count as 0' if zero else ''}. "
+        "A click on a column's head sorts."
     )
     st.download_button("Table as CSV", table.to_csv(index=False), "metrics.csv", "text/csv", icon=":material/download:")
 

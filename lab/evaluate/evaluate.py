@@ -2,7 +2,7 @@
 
 * `features/<dataset>-{query,gallery}.npz` are made here and used again while crops and weights are the same;
 * `features/<dataset>-{query,gallery}.json` are notes of what they were made from;
-* `eval/<dataset>[-rerank]/` is the result, replaced as a whole.
+* `eval/<dataset>[-aqe][-rerank]/` is the result, replaced as a whole.
 """
 
 import hashlib
@@ -16,13 +16,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from lab.backbone import Embedder, pick_device, weights_digest
+from lab.backbone import Embedder, pick_device
 from lab.data.splits import ReidDataset, Split
 from lab.errors import InputError
+from lab.evaluate.expansion import check_expansion, query_expansion
 from lab.evaluate.features import Embed, colour_histogram, extract
 from lab.evaluate.metrics import check_features, check_matches, check_names, evaluate_ranking
 from lab.evaluate.rerank import check_parameters, rerank_blocks
+from lab.evaluate.single_shot import check_shots
 from lab.runs import EvalResult, Features, Run, write_json
+from lab.weights import weights_digest
 
 BASELINES = ("histogram", "untrained")
 NAMED = 20  # queries without a match that a result names
@@ -34,6 +37,14 @@ class EvaluateConfig:
 
     distance: Literal["cosine", "euclidean"] = "cosine"  # or euclidean (squared, on the features as they are)
     ap: Literal["step", "trapezoid"] = "step"  # mean precision at each hit, as published; or trapezoid
+    denominator: Literal["valid", "all"] = "valid"  # means go over queries with a match, or over all (as in lup_moco)
+    gallery_shot: Literal["all", "single"] = "all"  # CMC of the whole gallery, or of one random crop per person in it
+    repeats: int = 10  # single: draws that the CMC is the mean of, 10 as published for the classic CUHK03
+    seed: int = 0  # single: of the draws
+    expand: bool = False  # query expansion of the features, before anything else
+    expand_k: int = 5  # query expansion: nearest crops that are averaged, the crop itself included
+    expand_alpha: float = 3.0  # query expansion: each counts with cosine ** alpha; 0 counts all alike
+    expand_times: int = 1  # query expansion: rounds
     rerank: bool = False  # k-reciprocal re-ranking (Zhong et al., 2017); starts from its variant's own distance
     variant: Literal["luperson", "euclidean", "torchreid", "jaccard"] = "luperson"  # re-ranking: as which program
     k1: int = 20  # re-ranking: neighbours that make a neighbourhood
@@ -48,7 +59,9 @@ class EvaluateConfig:
     memory_gb: float = 0.25  # of distances held at a time
 
     def __post_init__(self):
-        check_names(self.distance, self.ap)
+        check_names(self.distance, self.ap, self.denominator, self.gallery_shot)
+        check_shots(self.repeats, self.seed)
+        check_expansion(self.expand_k, self.expand_alpha, self.expand_times)
         check_parameters(self.variant, self.k1, self.k2, self.lambda_value)
 
 
@@ -58,15 +71,17 @@ def evaluate_run(
     dataset: ReidDataset,
     config: EvaluateConfig | None = None,
     progress: bool = True,
+    digest: str | None = None,
 ) -> EvalResult:
-    """Extract (or reuse) the features of query and gallery, rank, and write eval/<dataset>[-rerank]/.
+    """Extract (or reuse) the features of query and gallery, rank, and write eval/<dataset>[-aqe][-rerank]/.
 
     `embed` is a model with `embed(images)` or such a function. Features are used again only if crops, image size and
-    the run's checkpoint are the same; a run without a checkpoint is always embedded anew.
+    the run's checkpoint are the same; a run without a checkpoint is always embedded anew, unless `digest` says which
+    weights `embed` has.
     """
     config = config or EvaluateConfig()
     config = replace(config, height=_size(run, config, "height"), width=_size(run, config, "width"))
-    checkpoint = weights_digest(run.checkpoint) if run.checkpoint.is_file() else None
+    checkpoint = weights_digest(run.checkpoint) if run.checkpoint.is_file() else digest
     splits, dropped, features = {}, {}, {}
     for part in ("query", "gallery"):
         splits[part], dropped[part] = _drop_junk(getattr(dataset, part), part)
@@ -118,7 +133,7 @@ def evaluate_features(
     facts: dict | None = None,
     progress: bool = True,
 ) -> EvalResult:
-    """Evaluate features that lie ready and write eval/<name>[-rerank]/; junk (pid -1) is dropped and counted.
+    """Evaluate features that lie ready and write eval/<name>[-aqe][-rerank]/; junk (pid -1) is dropped and counted.
 
     A new run folder is started with stage "features"; in a run that exists the result joins the others. `facts` are
     more entries for the result's settings, such as the files' names.
@@ -134,6 +149,11 @@ def evaluate_features(
     return _evaluate(run, name, query, gallery, config, facts, dropped, progress)
 
 
+def eval_name(dataset: str, settings: dict) -> str:
+    """What a result with these settings is called in eval/: the data set's name, and how its ranking was improved."""
+    return dataset + ("-aqe" if settings.get("expand") else "") + ("-rerank" if settings.get("rerank") else "")
+
+
 def _evaluate(
     run: Run,
     name: str,
@@ -145,7 +165,8 @@ def _evaluate(
     progress: bool,
 ) -> EvalResult:
     device, blocks = pick_device(config.device), None
-    rerank = {"variant": config.variant, "k1": config.k1, "k2": config.k2, "lambda": config.lambda_value}
+    if config.expand:
+        query, gallery = _expand(query, gallery, config, device, progress)
     if config.rerank:
         blocks = rerank_blocks(
             query.values,
@@ -158,13 +179,24 @@ def _evaluate(
             device,
             progress,
         )
-    result = evaluate_ranking(query, gallery, config.distance, config.ap, blocks, config.memory_gb, device, progress)
+    result = evaluate_ranking(
+        query,
+        gallery,
+        config.distance,
+        config.ap,
+        blocks,
+        config.memory_gb,
+        device,
+        progress,
+        config.denominator,
+        config.gallery_shot,
+        config.repeats,
+        config.seed,
+    )
     lonely = np.flatnonzero(result.first_match == 0)
     settings = {
         **facts,
-        "distance": config.distance if not config.rerank else None,
-        "ap": config.ap,
-        "rerank": rerank if config.rerank else None,
+        **_protocol(config),
         "removed": "same pid and same camid as the query",
         "junk_dropped": dropped,
         "queries_without_match": len(lonely),
@@ -173,8 +205,33 @@ def _evaluate(
         "device": device.type,
     }
     result = replace(result, settings=settings)
-    run.save_result(f"{name}-rerank" if config.rerank else name, result)
+    run.save_result(eval_name(name, settings), result)
     return result
+
+
+def _expand(
+    query: Features, gallery: Features, config: EvaluateConfig, device: torch.device, progress: bool
+) -> tuple[Features, Features]:
+    how = (config.expand_k, config.expand_alpha, config.expand_times)
+    new_query, new_gallery = query_expansion(query.values, gallery.values, *how, device, progress)
+    return replace(query, values=new_query), replace(gallery, values=new_gallery)
+
+
+def _protocol(config: EvaluateConfig) -> dict:
+    """How it was ranked and averaged, as a result's settings say it; None for what was not done."""
+    single = config.gallery_shot == "single"
+    rerank = {"variant": config.variant, "k1": config.k1, "k2": config.k2, "lambda": config.lambda_value}
+    expand = {"k": config.expand_k, "alpha": config.expand_alpha, "times": config.expand_times}
+    return {
+        "distance": None if config.rerank else config.distance,
+        "ap": config.ap,
+        "denominator": config.denominator,
+        "gallery_shot": config.gallery_shot,
+        "repeats": config.repeats if single else None,
+        "seed": config.seed if single else None,
+        "expand": expand if config.expand else None,
+        "rerank": rerank if config.rerank else None,
+    }
 
 
 def _drop_junk(crops: Split | Features, part: str) -> tuple[Split | Features, int]:

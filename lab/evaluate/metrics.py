@@ -18,10 +18,13 @@ from tqdm import tqdm
 
 from lab.data.splits import Split
 from lab.errors import InputError
+from lab.evaluate.single_shot import SingleShot
 from lab.runs import RANKS, EvalResult, Features
 
 DISTANCES = ("cosine", "euclidean")
 AP_KINDS = ("step", "trapezoid")
+DENOMINATORS = ("valid", "all")
+GALLERY_SHOTS = ("all", "single")
 COPIES = 3  # a block of distances, its sorted copy and a mask are alive at the same time
 MOST_ROWS = 512  # larger blocks do not make the matrix product faster
 
@@ -35,6 +38,10 @@ def evaluate_ranking(
     memory_gb: float = 0.25,
     device: str | torch.device = "cpu",
     progress: bool = False,
+    denominator: str = "valid",
+    gallery_shot: str = "all",
+    repeats: int = 10,
+    seed: int = 0,
 ) -> EvalResult:
     """Rank the gallery for every query and compute CMC, AP and INP per query and in the mean.
 
@@ -43,23 +50,31 @@ def evaluate_ranking(
     precision before and at each hit). `blocks` gives other distances, for instance re-ranked ones: tensors (B, G) for
     consecutive queries. `memory_gb` bounds one block with its copies.
 
-    Queries without a match have NaN and count in no mean. Raises InputError for features that cannot be compared and
-    when no query at all has a match.
+    Queries without a match have NaN; with `denominator` "valid" they count in no mean, with "all" they count as 0 in
+    mAP, mINP and CMC. With `gallery_shot` "single" the CMC alone is another one: that of one random crop per gallery
+    person, the mean over `repeats` draws (see `lab.evaluate.single_shot`).
+
+    Raises InputError for features that cannot be compared and when no query at all has a match.
     """
-    check_names(distance, ap)
+    check_names(distance, ap, denominator, gallery_shot)
     check_features(query, gallery)
     if blocks is None:
         blocks = distance_blocks(query.values, gallery.values, distance, memory_gb, device)
     protocol = Protocol(query, gallery, torch.device(device))
+    shots = SingleShot(query.pid, gallery.pid, repeats, seed) if gallery_shot == "single" else None
     parts, start = [], 0
     with tqdm(total=len(query.pid), desc="rank", unit="query", disable=not progress) as bar:
         for block in blocks:
-            parts.append(score_block(block, *protocol.pairs(start, start + len(block)), ap))
+            row, column, match = protocol.pairs(start, start + len(block))
+            parts.append(score_block(block, row, column, match, ap))
+            if shots is not None:
+                parts[-1]["shot_rank"] = shots.ranks(block, start, row[match], column[match])
             start += len(block)
             bar.update(len(block))
     if start != len(query.pid):
         raise ValueError(f"the blocks cover {start} queries of {len(query.pid)}")
-    return _collect(query, gallery, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    scores = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return _collect(query, gallery, scores, denominator)
 
 
 def distance_blocks(
@@ -245,9 +260,14 @@ def hit_metrics(rank: np.ndarray, row: np.ndarray, rows: int, ap: str = "step") 
     return scores
 
 
-def check_names(distance: str, ap: str) -> None:
-    """Raise InputError for a distance or a kind of AP that does not exist."""
-    for name, value, known in (("distance", distance, DISTANCES), ("ap", ap, AP_KINDS)):
+def check_names(distance: str, ap: str, denominator: str = "valid", gallery_shot: str = "all") -> None:
+    """Raise InputError for a distance, a kind of AP, a denominator or a kind of gallery that does not exist."""
+    for name, value, known in (
+        ("distance", distance, DISTANCES),
+        ("ap", ap, AP_KINDS),
+        ("denominator", denominator, DENOMINATORS),
+        ("gallery_shot", gallery_shot, GALLERY_SHOTS),
+    ):
         if value not in known:
             raise InputError(f"{name} is '{value}'; choose one of {', '.join(known)}")
 
@@ -298,14 +318,14 @@ def count_matches(query: Split | Features, gallery: Split | Features) -> np.ndar
     return count(person) - count(person * (camera.max() + 1) + camera)
 
 
-def _collect(query: Features, gallery: Features, scores: dict[str, np.ndarray]) -> EvalResult:
+def _collect(query: Features, gallery: Features, scores: dict[str, np.ndarray], denominator: str) -> EvalResult:
     valid = scores["first_match"] > 0
-    first = scores["first_match"][valid]
-    cmc = (first[:, None] <= np.arange(1, RANKS + 1)).mean(axis=0)
+    count = valid.sum() if denominator == "valid" else len(valid)
+    rank = scores.pop("shot_rank", scores["first_match"][:, None])[valid]  # (Q, repeats)
     return EvalResult(
-        mAP=float(scores["ap"][valid].mean()),
-        mINP=float(scores["inp"][valid].mean()),
-        cmc=cmc,
+        mAP=float(scores["ap"][valid].sum() / count),
+        mINP=float(scores["inp"][valid].sum() / count),
+        cmc=np.array([(rank <= k).mean(axis=1).sum() for k in range(1, RANKS + 1)]) / count,
         num_query=len(query.pid),
         num_valid_query=int(valid.sum()),
         num_gallery=len(gallery.pid),

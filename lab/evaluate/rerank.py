@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lab.errors import InputError
-from lab.evaluate.metrics import MOST_ROWS, from_key, nearest_keys, pairwise, prepare, unit
+from lab.evaluate.metrics import MOST_ROWS, from_key, nearest_keys, pairwise, prepare
 
 EDGE = 4096  # crops on one side of a square block of distances
 PAIRS = 1 << 20  # pairs of encoding entries that are compared at a time
@@ -97,32 +97,6 @@ def check_parameters(variant: str, k1: int, k2: int, lambda_value: float) -> Non
         raise InputError(
             f"re-ranking got k1 {k1}, k2 {k2}, lambda {lambda_value}; expected k1 and k2 from 1 on, lambda in 0..1"
         )
-
-
-def query_expansion(
-    query: np.ndarray,
-    gallery: np.ndarray,
-    k: int = 5,
-    alpha: float = 3.0,
-    times: int = 1,
-    device: str | torch.device = "cpu",
-    progress: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Replace every feature by the mean of its `k` nearest (itself included), each weighted by cosine ** `alpha`.
-
-    `alpha` 0 is average query expansion (Chum et al., 2007), 3 the alpha-weighted kind (Radenovic et al., 2018).
-    Neighbours come from queries and gallery together. (Q, D) and (G, D) in, the same shapes out, not unit norm.
-    """
-    values = torch.from_numpy(np.concatenate([query, gallery]).astype(np.float32)).to(device)
-    for _ in range(times):
-        index, distance, _ = k_nearest(unit(values), min(k, len(values)), "cosine", progress)
-        weight = (1 - distance).clamp(min=0) ** alpha
-        expanded = torch.zeros_like(values)
-        for column in range(index.shape[1]):
-            expanded += weight[:, column : column + 1] * values[index[:, column]]
-        values = expanded / index.shape[1]
-    values = values.cpu().numpy()
-    return values[: len(query)], values[len(query) :]
 
 
 def k_nearest(values: Tensor, count: int, distance: str, progress: bool = False) -> tuple[Tensor, Tensor, Tensor]:

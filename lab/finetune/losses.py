@@ -28,16 +28,19 @@ def circle_logits(cosine: Tensor, labels: Tensor, scale: float = 64.0, margin: f
     return scale * torch.where(is_target, towards_one, towards_zero)
 
 
-def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.1) -> Tensor:
+def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.1, adaptive: float = 0.0) -> Tensor:
     """Cross entropy with a target that is not quite sure: `smoothing` is shared by the C - 1 wrong identities.
 
     The mean runs over the samples whose loss is not exactly zero. (torch's own label_smoothing shares with the right
-    identity too: smoothing * C / (C - 1) there is the same as `smoothing` here.) `logits` (B, C), `labels` (B,).
+    identity too: smoothing * C / (C - 1) there is the same as `smoothing` here.) With `adaptive` above 0 a sample is
+    smoothed by `adaptive` times the probability that it gives to its own identity: the surer, the more. `logits`
+    (B, C), `labels` (B,).
     """
     log_p = F.log_softmax(logits, dim=1)
     on_target = log_p.gather(1, labels[:, None])[:, 0]
     off_target = log_p.sum(dim=1) - on_target
-    loss = -(1 - smoothing) * on_target - smoothing / (logits.shape[1] - 1) * off_target
+    share = adaptive * on_target.detach().exp() if adaptive > 0 else smoothing
+    loss = -(1 - share) * on_target - share / (logits.shape[1] - 1) * off_target
     return loss.sum() / (loss != 0).sum().clamp(min=1)
 
 
@@ -58,7 +61,32 @@ def hard_triplet(features: Tensor, labels: Tensor, margin: float = 0.0) -> Tenso
     same = labels[:, None] == labels[None, :]
     d_ap = distance.masked_fill(~same, -math.inf).max(dim=1).values
     d_an = distance.masked_fill(same, math.inf).min(dim=1).values
-    gap = d_ap - d_an
+    return _margin_loss(d_ap - d_an, margin)
+
+
+def weighted_triplet(features: Tensor, labels: Tensor, margin: float = 0.0) -> Tensor:
+    """As `hard_triplet`, with all positives and all negatives of an anchor in place of the hardest ones.
+
+    Far positives and near negatives weigh most, by a softmax over their distances.
+    """
+    distance = euclidean(features)
+    same = labels[:, None] == labels[None, :]
+    d_ap = (distance * _softmax(distance, same)).sum(dim=1)
+    d_an = (distance * _softmax(-distance, ~same)).sum(dim=1)
+    return _margin_loss(d_ap - d_an, margin)
+
+
+def _softmax(values: Tensor, mask: Tensor) -> Tensor:
+    """A softmax over the entries in `mask`, as published: where all are very negative the weights sum to less than 1.
+
+    The largest value is taken with zeros in place of what is masked, and 1e-6 is added to the sum, so that negatives
+    farther than about 13 hardly count.
+    """
+    weight = (values - (values * mask).max(dim=1, keepdim=True).values).exp() * mask
+    return weight / (weight.sum(dim=1, keepdim=True) + 1e-6)
+
+
+def _margin_loss(gap: Tensor, margin: float) -> Tensor:
     if margin > 0:
         return F.relu(gap + margin).mean()
     # The published code takes exp(gap) as it is and, when that overflows, a margin of 0.3 for this batch.
@@ -66,6 +94,7 @@ def hard_triplet(features: Tensor, labels: Tensor, margin: float = 0.0) -> Tenso
     return torch.where(overflows, F.relu(gap + 0.3).mean(), F.softplus(gap).mean())
 
 
+MINING = {"hard": hard_triplet, "weighted": weighted_triplet}
 # What the triplet loss looks at: the whole-person heads, and the stripes of a branch side by side.
 TRIPLETS = {"b1": ("b1",), "b2": ("b2",), "b3": ("b3",), "b22": ("b21", "b22"), "b33": ("b31", "b32", "b33")}
 
@@ -78,6 +107,8 @@ def mgn_losses(
     margin: float = 0.35,
     smoothing: float = 0.1,
     triplet_margin: float = 0.0,
+    mining: str = "hard",
+    adaptive: float = 0.0,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """All terms of the MGN loss, already weighted (their sum is the loss), and the accuracy of the classifiers.
 
@@ -89,9 +120,9 @@ def mgn_losses(
     for head, feature in features.items():
         cosine = cosine_logits(feature.float(), class_weights[head].float())
         logits = circle_logits(cosine, labels, scale, margin)
-        terms[f"loss_cls_{head}"] = smoothed_cross_entropy(logits, labels, smoothing) / len(features)
+        terms[f"loss_cls_{head}"] = smoothed_cross_entropy(logits, labels, smoothing, adaptive) / len(features)
         right.append((cosine.detach().argmax(dim=1) == labels).float().mean())
     for name, heads in TRIPLETS.items():
         joined = torch.cat([features[head].float() for head in heads], dim=1)
-        terms[f"loss_triplet_{name}"] = hard_triplet(joined, labels, triplet_margin) / len(TRIPLETS)
+        terms[f"loss_triplet_{name}"] = MINING[mining](joined, labels, triplet_margin) / len(TRIPLETS)
     return terms, torch.stack(right).mean()

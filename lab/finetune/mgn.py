@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lab.backbone import normalise, register_pixel_statistics, resnet
+from lab.backbone import resnet
 from lab.errors import InputError
+from lab.pixels import FINETUNE_MEAN, FINETUNE_STD, check_pixel_statistics, normalise, register_pixel_statistics
+from lab.weights import BLOCKS, describe_weights
 
 # head: its branch, into how many stripes that branch's map is cut, and which of them it sees; the order of the
 # descriptor
@@ -33,17 +35,6 @@ HEADS = {
 }
 BRANCHES = ("b1", "b2", "b3")
 HEAD_DIM = 256
-# Of LUPerson, as in the published fine-tuning configuration: its red std is 63.872 where pre-training used 67.83.
-PIXEL_MEAN = (89.896, 79.200, 80.073)
-PIXEL_STD = (63.872, 64.305, 63.839)
-# has bottlenecks, blocks in layer1..layer4 -> depth
-DEPTHS = {
-    (False, 2, 2, 2, 2): 18,
-    (False, 3, 4, 6, 3): 34,
-    (True, 3, 4, 6, 3): 50,
-    (True, 3, 4, 23, 3): 101,
-    (True, 3, 8, 36, 3): 152,
-}
 
 
 class GeM(nn.Module):
@@ -95,8 +86,8 @@ class MGN(nn.Module):
         num_classes: int,
         depth: int = 50,
         extra_bn: bool = True,
-        pixel_mean: tuple[float, ...] = PIXEL_MEAN,
-        pixel_std: tuple[float, ...] = PIXEL_STD,
+        pixel_mean: tuple[float, ...] = FINETUNE_MEAN,
+        pixel_std: tuple[float, ...] = FINETUNE_STD,
         last_stride: int = 1,
     ):
         super().__init__()
@@ -185,7 +176,9 @@ def from_official(state_dict: Mapping[str, Tensor], last_stride: int = 1) -> MGN
     """
     state = {key.removeprefix("module."): value for key, value in state_dict.items()}
     if "b1_head.classifier.weight" not in state or "backbone.4.0.conv1.weight" not in state:
-        raise InputError(f"these weights are {_looks_like(state)}; expected the `model` entry of a fine-tuned MGN")
+        raise InputError(f"these weights are {_given(state)}; expected the `model` entry of a fine-tuned MGN")
+    if "pixel_mean" in state and "pixel_std" in state:
+        check_pixel_statistics(state["pixel_mean"], state["pixel_std"], "the MGN checkpoint")
     model = MGN(
         num_classes=len(state["b1_head.classifier.weight"]),
         depth=_depth(state),
@@ -208,24 +201,19 @@ def _depth(state: Mapping[str, Tensor]) -> int:
         return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
 
     bottleneck = "backbone.4.0.conv3.weight" in state
-    shape = (bottleneck, blocks("backbone.4."), blocks("backbone.5."), 1 + blocks("b1.0."), blocks("b1.1."))
-    if shape not in DEPTHS:
+    found = (blocks("backbone.4."), blocks("backbone.5."), 1 + blocks("b1.0."), blocks("b1.1."))
+    if (found, bottleneck) not in BLOCKS:
         raise InputError(
-            f"these MGN weights have {shape[1:]} blocks in the four layers, which is no ResNet-18/34/50/101/152; "
+            f"these MGN weights have {found} blocks in the four layers, which is no ResNet-18/34/50/101/152; "
             "give a complete fine-tuned checkpoint of one of these"
         )
-    return DEPTHS[shape]
+    return BLOCKS[found, bottleneck]
 
 
-def _looks_like(state: Mapping) -> str:
-    keys = list(state)
+def _given(state: Mapping) -> str:
     if "model" in state or "state_dict" in state:
-        return f"a whole checkpoint file with the entries {', '.join(map(str, keys[:6]))}"
-    if any("encoder_q." in key for key in keys):
-        return "a MoCo pre-training checkpoint (encoder_q), which goes to --init of fine-tuning"
-    if "conv1.weight" in state and "layer1.0.conv1.weight" in state:
-        return "a bare ResNet trunk, which goes to --init of fine-tuning"
-    return f"something else (first keys: {', '.join(map(str, keys[:3])) or 'none'})"
+        return f"a whole checkpoint file with the entries {', '.join(map(str, list(state)[:6]))}"
+    return describe_weights(state)
 
 
 def _trunk_name(key: str) -> str | None:

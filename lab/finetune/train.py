@@ -13,24 +13,23 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from lab.backbone import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    LoadReport,
-    autocast,
-    load_trunk,
-    pick_device,
-    read_weights,
-    resolve_weights,
-    trunk_state,
-)
-from lab.data.splits import Split, few_ids
+from lab.backbone import LoadReport, autocast, load_trunk, pick_device
+from lab.data.splits import Split, choose_subset
 from lab.errors import InputError
 from lab.finetune.augment import Augmentation, TrainingImages, draws
 from lab.finetune.losses import mgn_losses
-from lab.finetune.mgn import MGN, PIXEL_MEAN, PIXEL_STD, from_official
+from lab.finetune.mgn import MGN, from_official
 from lab.finetune.sampler import IdentitySampler
+from lab.pixels import (
+    FINETUNE_MEAN,
+    FINETUNE_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    alike,
+    register_pixel_statistics,
+)
 from lab.runs import Run, replacing
+from lab.weights import is_imagenet, read_weights, resolve_weights, trunk_state
 
 AfterEpoch = Callable[[MGN, int], dict[str, float]]
 
@@ -45,7 +44,9 @@ class FinetuneConfig:
     last_stride: int = 1  # stride of layer4 in the branches; 2 is four times less work in them
     extra_bn: Literal["auto", "on", "off"] = "auto"  # batch norm before the heads; auto: off for ImageNet with labels
     pixels: Literal["auto", "luperson", "imagenet"] = "auto"  # mean and std; auto: those of the initial weights
-    fraction: float = 1.0  # share of the training identities that is used (paper: 0.1, 0.3, ... small-scale setting)
+    fraction: float = 1.0  # share of the training set that is used (paper: 0.1, 0.3, ...)
+    fraction_of: Literal["ids", "images"] = "ids"  # of the identities (paper: small-scale) or of the images (few-shot)
+    subset: str | None = None  # published split file with the crops to use (used_ids_0.10.txt); instead of fraction
     epochs: int = 60  # passes; a pass is len(train) // batch size steps
     repeat: int = 1  # counts the training set this many times in a pass (published: 2 or 3 when images are very few)
     steps_per_epoch: int | None = None  # a pass has so many steps, for comparisons at equal cost; None: see epochs
@@ -61,7 +62,11 @@ class FinetuneConfig:
     scale: float = 64.0  # circle loss: s
     margin: float = 0.35  # circle loss: m
     smoothing: float = 0.1  # label smoothing, shared by the wrong identities
+    adaptive: float = (
+        0.0  # above 0: smoothing by this times the probability of the right identity, in place of the above
+    )
     triplet_margin: float = 0.0  # 0 is the soft margin
+    mining: Literal["hard", "weighted"] = "hard"  # triplets: the hardest of a batch, or all by softmax weights
     flip: float = 0.5  # probability
     padding: int = 10  # pixels of black on each side before the random crop
     erase: float = 0.5  # probability of an erased rectangle
@@ -108,7 +113,7 @@ def finetune(
     `init` without usable weights, and when the loss is no longer finite; the last good checkpoint stays.
     """
     device = pick_device(config.device)
-    train = few_ids(train, config.fraction, config.seed)
+    train = choose_subset(train, config.fraction, config.fraction_of, config.subset, config.seed)
     sampler = IdentitySampler(train.labels, config.ids_per_batch, config.images_per_id, config.seed)
     steps_per_epoch = config.steps_per_epoch or max(1, len(train) * config.repeat // sampler.batch_size)
     steps = config.epochs * steps_per_epoch
@@ -128,10 +133,7 @@ def finetune(
                 labels = labels.to(device, non_blocking=True)
                 with autocast(device, config.amp):
                     features = model.features(images.to(device, non_blocking=True, memory_format=torch.channels_last))
-                weights = model.class_weights()
-                terms, accuracy = mgn_losses(
-                    features, weights, labels, config.scale, config.margin, config.smoothing, config.triplet_margin
-                )
+                terms, accuracy = mgn_losses(features, model.class_weights(), labels, **loss_settings(config))
                 loss = sum(terms.values())
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -160,6 +162,12 @@ def learning_rate(step: int, steps: int, config: FinetuneConfig) -> float:
         return config.lr
     cosine = math.cos(math.pi * (step - flat) / (steps - flat))
     return config.final_lr + (config.lr - config.final_lr) * (1 + cosine) / 2
+
+
+def loss_settings(config: FinetuneConfig) -> dict:
+    """The keywords of `mgn_losses` that a configuration sets."""
+    names = ("scale", "margin", "smoothing", "triplet_margin", "mining", "adaptive")
+    return {name: getattr(config, name) for name in names}
 
 
 def frozen_steps(steps: int, freeze: float, has_initial_weights: bool) -> int:
@@ -226,14 +234,23 @@ def new_model(config: FinetuneConfig, num_classes: int, init: str | Path | None)
 
     Settings left at "auto" follow the kind of weights: a torchvision classifier of 1,000 classes is ImageNet with
     labels, which the paper fine-tunes without extra batch norm; everything else counts as pre-trained without labels.
-    Pixel statistics that the file carries come before all others.
+    The pixel statistics are then those that come with the weights, or LUPerson's. Raises InputError if others are asked
+    for than the weights were trained with.
     """
-    labelled = init is not None and len(trunk_state(read_weights(resolve_weights(init))).get("fc.bias", ())) == 1000
+    labelled = init is not None and is_imagenet(trunk_state(read_weights(resolve_weights(init))))
     extra_bn = not labelled if config.extra_bn == "auto" else config.extra_bn == "on"
-    imagenet = labelled if config.pixels == "auto" else config.pixels == "imagenet"
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (PIXEL_MEAN, PIXEL_STD)
-    model = MGN(num_classes, config.depth, extra_bn, mean, std, config.last_stride)
-    return model, load_trunk(model, init) if init is not None else None
+    model = MGN(num_classes, config.depth, extra_bn, last_stride=config.last_stride)
+    report = load_trunk(model, init) if init is not None else None
+    if config.pixels != "auto":
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if config.pixels == "imagenet" else (FINETUNE_MEAN, FINETUNE_STD)
+        if report and report.pixel_statistics and not alike(model.pixel_mean, model.pixel_std, mean, std):
+            red, green, blue = model.pixel_mean.flatten().tolist()
+            raise InputError(
+                f"{init} was trained with pixel mean {red:.1f}, {green:.1f}, {blue:.1f} and --pixels {config.pixels} asks "
+                f"for {mean[0]:.1f}, {mean[1]:.1f}, {mean[2]:.1f}; leave --pixels at auto"
+            )
+        register_pixel_statistics(model, mean, std)
+    return model, report
 
 
 def _start(

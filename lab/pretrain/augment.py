@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from lab.backbone import LUPERSON_MEAN
 from lab.errors import InputError
+from lab.pixels import LUPERSON_MEAN
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.backbone import LUPERSON_MEAN, LUPERSON_STD, depth_of, normalise, register_pixel_statistics, resnet
+from lab.backbone import resnet
 from lab.errors import InputError
+from lab.pixels import LUPERSON_MEAN, LUPERSON_STD, check_pixel_statistics, normalise, register_pixel_statistics
+from lab.weights import STATISTICS, depth_of, describe_weights
 
 
 @dataclass(frozen=True)
@@ -139,21 +141,23 @@ class MoCo(nn.Module):
 def from_official(state_dict: dict[str, Tensor]) -> MoCo:
     """A MoCo with the `state_dict` entry of a published pre-training checkpoint (`module.encoder_q.*`, `module.queue`).
 
-    Depth, projection and queue length are read off the shapes; pixel statistics are LUPerson's, which the published
-    file does not carry. Raises InputError for anything else.
+    Depth, projection and queue length are read off the shapes; pixel statistics are LUPerson's where the file carries
+    none, as the published one. Raises InputError for anything else.
     """
     state = {key.removeprefix("module."): value for key, value in state_dict.items()}
     needed = ("encoder_q.conv1.weight", "encoder_k.conv1.weight", "queue")
     absent = [key for key in needed if key not in state]
     if absent:
         raise InputError(
-            f"no {', '.join(absent)} among the {len(state)} entries; expected the state_dict entry of a raw MoCo "
-            "checkpoint (a converted file holds the trunk alone: load it with load_trunk)"
+            f"these weights are {describe_weights(state)} and have no {', '.join(absent)}; expected the state_dict entry "
+            "of a raw MoCo checkpoint (a trunk alone is loaded with load_trunk)"
         )
+    if "pixel_mean" in state and "pixel_std" in state:
+        check_pixel_statistics(state["pixel_mean"], state["pixel_std"], "the MoCo checkpoint")
     dim, queue_size = state["queue"].shape
     model = MoCo(depth_of(state, "encoder_q."), dim, queue_size)
     report = model.load_state_dict(state, strict=False)
-    missing = [key for key in report.missing_keys if key not in ("pixel_mean", "pixel_std")]
+    missing = [key for key in report.missing_keys if key not in STATISTICS]
     if missing or report.unexpected_keys:
         raise InputError(
             f"the checkpoint lacks {missing[:3]} and has {report.unexpected_keys[:3]} too much; get it again"

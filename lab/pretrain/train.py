@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from lab.backbone import autocast, load_trunk, pick_device, read_weights, resolve_weights
+from lab.backbone import autocast, load_trunk, pick_device
 from lab.data.crops import Crops, resize, to_tensor
 from lab.errors import InputError
 from lab.pretrain.augment import Views, pad_together
-from lab.pretrain.moco import Contrast, MoCo
+from lab.pretrain.moco import Contrast, MoCo, from_official
 from lab.runs import Run, replacing
+from lab.weights import read_weights, resolve_weights, unwrap
 
 LOG_COLUMNS = ("step", "epoch", "lr", "loss", "accuracy", "batch_accuracy", "chance_loss", "feature_std",
                "images_per_second")  # fmt: skip
@@ -191,10 +192,13 @@ def save(
 
 
 def load(path: str | Path) -> MoCo:
-    """The model in a pre-training run's checkpoint.pt, ready to `embed`. Raises InputError."""
+    """The model in a pre-training run's checkpoint.pt or in a raw published checkpoint, ready to `embed`.
+
+    Raises InputError for anything else.
+    """
     content = read_weights(resolve_weights(path))
-    if "config" not in content or "queue_size" not in content["config"]:
-        raise InputError(f"{path} is not a checkpoint of `lab pretrain`; give the run folder of a pre-training")
+    if "queue_size" not in content.get("config", {}):
+        return from_official(unwrap(content)).eval()
     config = PretrainConfig(**content["config"])
     model = MoCo(config.depth, config.dim, config.queue_size, config.key_momentum, config.temperature, config.bn_groups)
     model.load_state_dict(content["model"])
@@ -218,11 +222,10 @@ def _start_from(model: MoCo, init: str | Path, progress: bool) -> None:
     report = load_trunk(model, init)
     if progress:
         print(report)
-    content = read_weights(resolve_weights(init))
-    state = content.get("model", content)
+    state = unwrap(read_weights(resolve_weights(init)))
     head = {key: value for key, value in state.items() if key.startswith(("encoder_q.fc.", "encoder_k.fc."))}
     own = model.state_dict()
-    if head and all(own[key].shape == value.shape for key, value in head.items()):
+    if head and all(key in own and own[key].shape == value.shape for key, value in head.items()):
         model.load_state_dict(own | head)
 
 

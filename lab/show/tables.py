@@ -18,7 +18,7 @@ def metrics_table(runs: Iterable[Run], read: ReadResult = Run.result) -> pd.Data
     """One row per run and evaluation: what the run is and how well it finds people.
 
     `read(run, name)` gives the result; where it gives None the row is left out. A query without a valid match counts
-    in no mean, so "queries counted" may be smaller than "queries".
+    in no mean, so "queries counted" may be smaller than "queries", unless the result counts it as 0.
     """
     rows = []
     for run in runs:
@@ -39,10 +39,15 @@ def metrics(result: EvalResult) -> dict:
         "rank-5": cmc[min(5, len(cmc)) - 1],
         "rank-10": cmc[min(10, len(cmc)) - 1],
         "mINP": 100 * result.mINP,
-        "queries counted": result.num_valid_query,
+        "queries counted": result.num_query if counts_all(result) else result.num_valid_query,
         "queries": result.num_query,
         "gallery": result.num_gallery,
     }
+
+
+def counts_all(result: EvalResult) -> bool:
+    """Whether a query without a valid match counts as 0 in the means; else it counts in none."""
+    return isinstance(result.settings, dict) and result.settings.get("denominator") == "all"
 
 
 def describe_run(run: Run | None) -> dict:
@@ -125,6 +130,7 @@ def describe_query(result: EvalResult, query: int) -> str:
     """One line on how a query fared: its AP and where the first right one stands."""
     first = int(result.first_match[query])
     if first == 0:
-        return "no valid match in the gallery: this query counts in no mean"
+        fate = "counts as 0 in every mean" if counts_all(result) else "counts in no mean"
+        return f"no valid match in the gallery: this query {fate}"
     where = "right at rank 1" if first == 1 else f"first right one at rank {first}"
     return f"AP {100 * result.ap[query]:.1f} % · {where}"
