@@ -27,7 +27,7 @@ from lab.errors import InputError
 from lab.runs import replacing
 from lab.weights import depth_of
 
-OPSET = 18  # every exporter from torch 2.5 on writes it, and every onnxruntime since 1.14 reads it
+OPSET = 18  # the exporters of torch 2.5 and later write it, onnxruntime 1.18 and later read it
 MAX_DIFFERENCE = 1e-4  # of a feature's numbers between onnxruntime and torch; float32 gives about 1e-7
 BATCHES = (1, 3)  # images that are compared at once: neither is the 2 that the model is traced with
 
@@ -186,7 +186,7 @@ def _trace(model: nn.Module, height: int, width: int):
 def _cleaned(proto, entries: dict[str, str]):
     """The model with `entries` as its only metadata: the exporter's own hold stack traces with this machine's paths.
 
-    Weights that no node uses, such as an MGN's classifiers, are left out; before torch 2.7 the exporter keeps them.
+    Weights that no node uses, such as an MGN's classifiers, are left out; older exporters keep them.
     """
     graph = proto.graph
     used = {name for node in graph.node for name in node.input}

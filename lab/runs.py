@@ -200,7 +200,7 @@ class Run:
         config = describe(stage, settings, **facts)
         run = cls(folder)
         if run.config:
-            run._refuse_other_config(config)
+            run._refuse_other_config(config, _defaults(settings))
             if run.checkpoint.exists() or run.evals():
                 return run
         elif run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
@@ -214,7 +214,8 @@ class Run:
             ) from error
         return cls(folder)
 
-    def _refuse_other_config(self, config: dict) -> None:
+    def _refuse_other_config(self, config: dict, defaults: dict) -> None:
+        """Raise InputError for another stage or other settings; one that is newer than the run had its default there."""
         if self.config.get("stage") != config["stage"]:
             raise InputError(
                 f"{self.folder} already holds a run of stage '{self.config.get('stage')}', and '{config['stage']}' was "
@@ -224,6 +225,8 @@ class Run:
             return
         for key in ("settings", "init", "data"):
             before, now = self.config.get(key), config.get(key)
+            if key == "settings":
+                before = defaults | (before or {})
             if before != now:
                 what = _first_difference(key, before, now)
                 raise InputError(
@@ -335,6 +338,15 @@ def describe(stage: str, settings, **facts) -> dict:
         "commit": _git_commit(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _defaults(settings) -> dict:
+    """The default of every field of a settings dataclass, as JSON reads it back; nothing for a dict of settings."""
+    if not dataclasses.is_dataclass(settings):
+        return {}
+    found = {field.name: field.default for field in dataclasses.fields(settings)}
+    given = {name: value for name, value in found.items() if value is not dataclasses.MISSING}
+    return json.loads(json.dumps(given, default=str))
 
 
 def write_json(file: Path, value: dict) -> None:

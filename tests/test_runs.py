@@ -1,6 +1,7 @@
 """The run folder: what is written comes back, what was there stays."""
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -180,3 +181,19 @@ def test_runs_are_found_by_config_or_eval(tmp_path):
     (tmp_path / "broken" / "config.json").write_text("{")
     assert [run.name for run in find_runs(tmp_path)] == ["a", "b"]
     assert find_runs(tmp_path / "nowhere") == []
+
+
+def test_a_run_from_before_a_setting_existed_goes_on_with_that_setting_s_default(tmp_path):
+    @dataclass(frozen=True)
+    class Settings:
+        lr: float = 0.1
+        newer: str | None = None
+
+    run = Run.create(tmp_path / "r", "finetune", Settings())
+    run.save_result("d", result())
+    config = json.loads((run.folder / "config.json").read_text())
+    del config["settings"]["newer"]
+    (run.folder / "config.json").write_text(json.dumps(config))
+    assert Run.create(run.folder, "finetune", Settings()).evals() == ["d"]
+    with pytest.raises(InputError, match="newer was None, now 'x'"):
+        Run.create(run.folder, "finetune", Settings(newer="x"))
