@@ -32,6 +32,11 @@ def normalise(model: nn.Module, images: Tensor) -> Tensor:
     return (images.float() - model.pixel_mean) / model.pixel_std
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """Leave mixed precision: 16-bit floats become 32-bit ones, where sums and logarithms need it; others stay."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+
+
 def check_pixel_statistics(mean: Tensor, std: Tensor, source: str) -> None:
     """Raise InputError for statistics of a file that say that it was trained on other images than the lab feeds.
 

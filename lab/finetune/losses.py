@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lab.pixels import at_least_float32
+
 
 def cosine_logits(features: Tensor, weight: Tensor) -> Tensor:
     """How much each feature points the way of each identity's weight vector: (B, D), (C, D) -> (B, C) in -1..1."""
@@ -118,11 +120,11 @@ def mgn_losses(
     """
     terms, right = {}, []
     for head, feature in features.items():
-        cosine = cosine_logits(feature.float(), class_weights[head].float())
+        cosine = cosine_logits(at_least_float32(feature), at_least_float32(class_weights[head]))
         logits = circle_logits(cosine, labels, scale, margin)
         terms[f"loss_cls_{head}"] = smoothed_cross_entropy(logits, labels, smoothing, adaptive) / len(features)
         right.append((cosine.detach().argmax(dim=1) == labels).float().mean())
     for name, heads in TRIPLETS.items():
-        joined = torch.cat([features[head].float() for head in heads], dim=1)
+        joined = torch.cat([at_least_float32(features[head]) for head in heads], dim=1)
         terms[f"loss_triplet_{name}"] = MINING[mining](joined, labels, triplet_margin) / len(TRIPLETS)
     return terms, torch.stack(right).mean()

@@ -18,7 +18,14 @@ from torch import Tensor, nn
 
 from lab.backbone import resnet
 from lab.errors import InputError
-from lab.pixels import FINETUNE_MEAN, FINETUNE_STD, check_pixel_statistics, normalise, register_pixel_statistics
+from lab.pixels import (
+    FINETUNE_MEAN,
+    FINETUNE_STD,
+    at_least_float32,
+    check_pixel_statistics,
+    normalise,
+    register_pixel_statistics,
+)
 from lab.weights import BLOCKS, describe_weights
 
 # head: its branch, into how many stripes that branch's map is cut, and which of them it sees; the order of the
@@ -138,7 +145,7 @@ class MGN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The heads side by side as one descriptor of unit length: (B, 3, H, W) RGB 0..255 -> (B, 2048)."""
-        return F.normalize(torch.cat(list(self.features(images).values()), dim=1).float())
+        return F.normalize(at_least_float32(torch.cat(list(self.features(images).values()), dim=1)))
 
     @torch.inference_mode()
     def embed(self, images: Tensor) -> Tensor:

@@ -14,7 +14,14 @@ from torch.nn import functional as F
 
 from lab.backbone import resnet
 from lab.errors import InputError
-from lab.pixels import LUPERSON_MEAN, LUPERSON_STD, check_pixel_statistics, normalise, register_pixel_statistics
+from lab.pixels import (
+    LUPERSON_MEAN,
+    LUPERSON_STD,
+    at_least_float32,
+    check_pixel_statistics,
+    normalise,
+    register_pixel_statistics,
+)
 from lab.weights import STATISTICS, depth_of, describe_weights
 
 
@@ -84,7 +91,7 @@ class MoCo(nn.Module):
         with torch.no_grad():
             self._update_key_encoder()
             k = F.normalize(self._encode_keys(normalise(self, view_k)))
-        q, k = q.float(), k.float()
+        q, k = at_least_float32(q), at_least_float32(k)
         own = (q * k).sum(1, keepdim=True)  # (B, 1)
         others = q @ self.queue.clone().detach()  # (B, K)
         logits = torch.cat([own, others], dim=1) / self.temperature

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from golden_models import close, close_each
+from golden_models import FLOAT64, close, close_each
 from golden_models import golden as read
 
 from lab.finetune.losses import circle_logits, cosine_logits, hard_triplet, smoothed_cross_entropy, weighted_triplet
@@ -19,11 +19,15 @@ def golden():
     return {name: torch.from_numpy(values) for name, values in read(NAME).items()}
 
 
-def check(loss, leaf, golden, name):
-    """The value against its float64 twin where there is one, and the gradient."""
-    close_each(f"{NAME}: {name}", [loss.item()], golden.get(f"{name}_f64", golden[name]), 2e-6)
-    loss.backward()
+def check(loss, values, golden, name):
+    """loss(values): the value in float32 and, where there is a twin, in float64, and the gradient."""
+    leaf = values.clone().requires_grad_()
+    found = loss(leaf)
+    close_each(f"{NAME}: {name}", [found.item()], golden[name], 1e-6)
+    found.backward()
     close(f"{NAME}: gradient of {name}", leaf.grad, golden[f"{name}_grad"], 1e-5)
+    if f"{name}_f64" in golden:
+        close_each(f"{NAME}: {name}, float64", [loss(values.double()).item()], golden[f"{name}_f64"], FLOAT64)
 
 
 @pytest.mark.parametrize("order", ["sorted", "shuffled"])
@@ -36,9 +40,8 @@ def check(loss, leaf, golden, name):
     ],
 )
 def test_triplet(golden, name, loss, margin, order):
-    embedding = golden["embedding"].clone().requires_grad_()
     rows = torch.arange(16) if order == "sorted" else golden["perm"]
-    check(loss(embedding[rows], golden["labels"][rows], margin), embedding, golden, name)
+    check(lambda embedding: loss(embedding[rows], golden["labels"][rows], margin), golden["embedding"], golden, name)
 
 
 def test_triplet_of_another_program(golden):
@@ -47,8 +50,10 @@ def test_triplet_of_another_program(golden):
 
 
 def test_triplet_on_normalised_features(golden):
-    embedding = golden["embedding"].clone().requires_grad_()
-    check(hard_triplet(F.normalize(embedding), golden["labels"]), embedding, golden, "tri_hard_soft_margin_normfeat")
+    def loss(embedding):
+        return hard_triplet(F.normalize(embedding), golden["labels"])
+
+    check(loss, golden["embedding"], golden, "tri_hard_soft_margin_normfeat")
 
 
 def test_triplet_of_equal_features_and_of_features_that_overflow(golden):
@@ -57,8 +62,12 @@ def test_triplet_of_equal_features_and_of_features_that_overflow(golden):
     loss.backward()
     assert loss.item() == pytest.approx(golden["tri_all_equal"].item()) == pytest.approx(math.log(2))
     assert embedding.grad.abs().max() == golden["tri_all_equal_grad_absmax"]
-    embedding = golden["tri_overflow_embedding"].clone().requires_grad_()
-    check(hard_triplet(embedding, golden["labels"]), embedding, golden, "tri_overflow")
+    check(
+        lambda features: hard_triplet(features, golden["labels"]),
+        golden["tri_overflow_embedding"],
+        golden,
+        "tri_overflow",
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,8 +79,7 @@ def test_triplet_of_equal_features_and_of_features_that_overflow(golden):
     ],
 )
 def test_smoothed_cross_entropy(golden, name, settings):
-    logits = golden["logits"].clone().requires_grad_()
-    check(smoothed_cross_entropy(logits, golden["labels"], **settings), logits, golden, name)
+    check(lambda logits: smoothed_cross_entropy(logits, golden["labels"], **settings), golden["logits"], golden, name)
 
 
 @pytest.mark.parametrize("peer", ["peer_torch_label_smoothing01", "peer_torchreid_label_smoothing01"])

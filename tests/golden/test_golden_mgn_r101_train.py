@@ -1,23 +1,20 @@
-"""mgn_r101_train.npz: one training step of the published MGN-R101."""
+"""mgn_r101_train.npz: one training step of the published MGN-R101, after and in the frozen phase."""
 
 import copy
 
-from golden_models import check_losses_and_gradients, golden
+from golden_models import check_losses_and_gradients, golden, learning_everywhere
 
 from lab.finetune.train import set_frozen
 
 NAME = "mgn_r101_train.npz"
 
 
-def test_losses_and_gradients(r101, images):
-    model = copy.deepcopy(r101)
+def test_losses_and_gradients_in_float64(r101, images):
+    model = copy.deepcopy(r101).double()
     set_frozen(model, False)
     check_losses_and_gradients(NAME, model, images("mgn/train", 8), golden(NAME))
 
 
 def test_the_frozen_phase(r101, images):
-    model = copy.deepcopy(r101)
-    set_frozen(model, True)
-    for part in model.trunk_parts():  # the published loop computes these gradients and does not use them
-        part.requires_grad_(True)
+    model = learning_everywhere(copy.deepcopy(r101))
     check_losses_and_gradients(NAME, model, images("mgn/train", 8), golden(NAME), "_frozen")

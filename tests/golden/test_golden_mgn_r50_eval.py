@@ -1,10 +1,11 @@
 """mgn_r50_eval.npz: what the published MGN-R50 says about four images, from the first map to the descriptor."""
 
+import copy
 import zlib
 
 import numpy as np
 import torch
-from golden_models import close, golden
+from golden_models import FLOAT64, close, golden
 
 from lab.finetune.mgn import BRANCHES, HEADS
 
@@ -49,6 +50,13 @@ def test_maps_features_and_descriptor(r50, images):
     close(f"{NAME}: descriptor against float64", descriptor, expected["descriptor_f64"], 1e-5, asked=1e-4)
     unit = expected["descriptor_f64"] / np.linalg.norm(expected["descriptor_f64"], axis=1, keepdims=True)
     close(f"{NAME}: embed, of unit length", r50.embed(batch), unit, 1e-5, asked=1e-4)
+
+
+def test_descriptor_in_float64(r50, images):
+    with torch.no_grad():
+        features = copy.deepcopy(r50).double().eval().features(images("mgn/eval", 4))
+    descriptor = torch.cat(list(features.values()), dim=1)
+    close(f"{NAME}, float64: descriptor", descriptor, golden(NAME)["descriptor_f64"], FLOAT64, asked=1e-4)
 
 
 def test_pixel_statistics_are_the_published_ones(r50):

@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from golden_models import check_losses_and_gradients, close, golden
+from golden_models import check_losses_and_gradients, close, golden, learning_everywhere
 
 from lab.finetune.losses import circle_logits, cosine_logits
 from lab.finetune.train import set_frozen
@@ -32,12 +32,21 @@ def test_losses_gradients_features_and_running_statistics(r50, images):
             close(f"{NAME}: {name}", state[f"{module}.{kind}"], expected[name], 1e-5, asked=1e-4)
 
 
+def test_losses_and_gradients_in_float64(r50, images):
+    model = copy.deepcopy(r50).double()
+    set_frozen(model, False)
+    check_losses_and_gradients(NAME, model, images("mgn/train", 8), golden(NAME))
+
+
+def test_the_frozen_phase_in_float64(r50, images):
+    model = learning_everywhere(copy.deepcopy(r50).double())
+    check_losses_and_gradients(NAME, model, images("mgn/train", 8), golden(NAME), "_frozen")
+
+
 def test_the_frozen_phase(r50, images):
     expected, model = golden(NAME), copy.deepcopy(r50)
     before = copy.deepcopy(model.state_dict())
-    set_frozen(model, True)
-    for part in model.trunk_parts():  # the published loop computes these gradients and does not use them
-        part.requires_grad_(True)
+    model = learning_everywhere(model)
     features = check_losses_and_gradients(NAME, model, images("mgn/train", 8), expected, "_frozen")
     check_features(model, features, expected, "_frozen")
     moved = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
