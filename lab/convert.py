@@ -20,7 +20,16 @@ from lab.finetune import mgn
 from lab.pixels import LUPERSON_MEAN, LUPERSON_STD, alike
 from lab.pretrain import moco
 from lab.runs import replacing
-from lab.weights import STATISTICS, depth_of, describe_weights, read_weights, resolve_weights, trunk_depth, unwrap
+from lab.weights import (
+    STATISTICS,
+    depth_of,
+    describe_weights,
+    is_mgn,
+    read_weights,
+    resolve_weights,
+    trunk_depth,
+    unwrap,
+)
 
 Layout = Literal["lab", "lup_moco", "fastreid"]
 
@@ -53,11 +62,6 @@ def convert(source: str | Path, out: Path, to: Layout = "lab", half: bool = Fals
     return sentence
 
 
-def is_mgn(content: Mapping) -> bool:
-    """Whether a checkpoint's content is a fine-tuned MGN, published or the lab's own."""
-    return "b1_head.classifier.weight" in unwrap(content)
-
-
 def swap_channels(content: dict, source: str) -> dict:
     """The same weights for images with the channels the other way round: BGR to RGB, or back.
 
@@ -79,14 +83,21 @@ def _to_lab(content: dict, source: str) -> tuple[dict, str]:
         return _lab_trunk(content, source)
     model = mgn.from_official(unwrap(content), content.get("config", {}).get("last_stride", 1))
     state = model.state_dict()
-    return {"model": state, "config": {"last_stride": model.last_stride}}, _about_mgn(source, state)
+    config = {"last_stride": model.last_stride, **_size(content)}
+    return {"model": state, "config": config}, _about_mgn(source, state)
 
 
 def _lab_trunk(content: dict, source: str) -> tuple[dict, str]:
     """The trunk with torchvision's names and the statistics it was trained with; LUPerson's where the file says none."""
     model = Embedder(trunk_depth(content, source))
     report = load_trunk(model, content, source)
-    return {"model": {key.removeprefix("trunk."): value for key, value in model.state_dict().items()}}, str(report)
+    state = {key.removeprefix("trunk."): value for key, value in model.state_dict().items()}
+    return {"model": state, "config": _size(content)}, str(report)
+
+
+def _size(content: dict) -> dict:
+    """The image size that weights were trained at, if their file says it."""
+    return {key: content["config"][key] for key in ("height", "width") if key in content.get("config", {})}
 
 
 def _to_lup_moco(content: dict, source: str) -> tuple[dict, str]:
@@ -165,5 +176,5 @@ def _save_safetensors(converted: dict, file: Path, half: bool) -> None:
         small = half and value.is_floating_point() and key not in STATISTICS
         return (value.half() if small else value).contiguous()
 
-    metadata = {"config": json.dumps(converted["config"])} if "config" in converted else None
+    metadata = {"config": json.dumps(converted["config"])} if converted["config"] else None
     save_file({key: stored(key, value) for key, value in converted["model"].items()}, file, metadata=metadata)

@@ -10,12 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from torch import nn
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes, Positional
 
-from lab.backbone import Embedder, load_trunk
-from lab.convert import Layout, is_mgn
+from lab.convert import Layout
 from lab.convert import convert as convert_weights
 from lab.data import ReidDataset, load
 from lab.data.crops import find_unreadable
@@ -25,16 +23,14 @@ from lab.errors import InputError
 from lab.evaluate.evaluate import EvaluateConfig, eval_name, evaluate_baseline, evaluate_features, evaluate_run
 from lab.evaluate.probe import retrieval_probe
 from lab.export import export_onnx
-from lab.finetune.mgn import MGN
 from lab.finetune.train import FinetuneConfig
 from lab.finetune.train import finetune as train_mgn
-from lab.finetune.train import load as load_mgn
+from lab.models import image_size, load_descriptor, load_model
 from lab.pretrain.train import PretrainConfig
-from lab.pretrain.train import load as load_moco
 from lab.pretrain.train import pretrain as train_moco
 from lab.released import TERMS, fetch
 from lab.runs import EvalResult, Features, Run
-from lab.weights import depth_of, describe_init, read_weights, resolve_weights, trunk_state, weights_digest
+from lab.weights import describe_init, resolve_weights, weights_digest
 
 Size = Literal["tiny", "paper"]
 DatasetName = Literal[
@@ -322,15 +318,6 @@ def app(runs: Positional[Path | None] = None) -> None:
     open_explorer(runs)
 
 
-def load_model(run: Run):
-    """The model in a run's checkpoint, by the stage that wrote it; anything with `embed(images)`."""
-    loaders = {"pretrain": load_moco, "finetune": load_mgn}
-    stage = run.config.get("stage")
-    if stage not in loaders:
-        raise InputError(f"{run.folder} holds stage '{stage}' and no model; expected a run of pretrain or finetune")
-    return loaders[stage](run.folder)
-
-
 def evaluate_weights(weights: str, out: Path, dataset: ReidDataset, config: EvaluateConfig) -> None:
     """Evaluate weights from elsewhere in a run folder of their own, at the image size that they were trained for."""
     model, settings = load_descriptor(weights)
@@ -340,39 +327,6 @@ def evaluate_weights(weights: str, out: Path, dataset: ReidDataset, config: Eval
     facts = {"weights": weights, "height": config.height, "width": config.width}
     run = Run.create(out, "weights", facts, init=describe_init(weights))
     report(run, evaluate_run(run, model, dataset, config, digest=weights_digest(resolve_weights(weights))))
-
-
-def load_descriptor(source: str) -> tuple[nn.Module, dict]:
-    """A model with `embed`, and the settings it was trained with as far as they are known.
-
-    `source` is a run folder, a fine-tuned MGN file (released or own), a file with a trunk, or a word of
-    `resolve_weights`.
-    """
-    if Path(source).is_dir():
-        run = Run.open(source)
-        return load_model(run), run.config["settings"]
-    file = resolve_weights(source)
-    content = read_weights(file)
-    settings = content.get("config", {})
-    if is_mgn(content):
-        return load_mgn(file), settings
-    trunk = trunk_state(content)
-    model = Embedder(depth_of(trunk) if trunk else 50)
-    print(load_trunk(model, content, str(file)))
-    return model, settings
-
-
-def image_size(source: str, model: nn.Module, settings: dict) -> tuple[int, int]:
-    """Height and width in pixels that weights were trained at: their own settings, else the published recipe's."""
-    if "height" in settings and "width" in settings:
-        return settings["height"], settings["width"]
-    if not any(".conv3." in key for key in model.state_dict()):
-        raise InputError(
-            f"{source} does not say at which image size it was trained, and none is published for a ResNet-18 or 34; "
-            "give --height and --width"
-        )
-    published = FinetuneConfig() if isinstance(model, MGN) else PretrainConfig()
-    return published.height, published.width
 
 
 def render_people(out: Path, config: SyntheticConfig, workers: int) -> dict:

@@ -132,6 +132,11 @@ def trunk_depth(content: Mapping, source: str) -> int:
     return depth_of(found)
 
 
+def is_mgn(content: Mapping) -> bool:
+    """Whether a checkpoint's content is a fine-tuned MGN, published or the lab's own."""
+    return "b1_head.classifier.weight" in unwrap(content)
+
+
 def is_imagenet(state: Mapping[str, Tensor]) -> bool:
     """Whether a trunk comes with torchvision's classifier of 1,000 classes: trained on ImageNet with labels."""
     return len(state.get("fc.bias", ())) == 1000

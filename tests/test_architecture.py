@@ -21,6 +21,7 @@ for stage in ("pretrain", "finetune", "evaluate"):
     BELOW[stage] = BELOW["backbone"] | {"backbone"}
 BELOW["convert"] = BELOW["backbone"] | {"backbone", "pretrain", "finetune"}
 BELOW["export"] = {"errors", "runs", "weights", "backbone"}
+BELOW["models"] = BELOW["convert"]
 BELOW["show"] = {"errors", "data", "runs", "backbone", "pretrain", "finetune", "evaluate"}
 FACES = {"cli", "verbs", "demo", "reproduce", "__main__"}  # may use anything, and nothing uses them but one another
 

@@ -18,10 +18,10 @@ from lab.export import run_onnx
 from lab.finetune.mgn import MGN
 from lab.finetune.train import FinetuneConfig
 from lab.finetune.train import save as save_mgn
+from lab.models import image_size, load_descriptor, load_model
 from lab.pretrain.moco import MoCo
 from lab.pretrain.train import PretrainConfig
 from lab.runs import Run
-from lab.verbs import image_size, load_descriptor, load_model
 
 TINY_PRETRAIN = (
     "--size tiny --height 32 --width 16 --dim 8 --queue-size 16 --batch-size 8 --bn-groups 2 --epochs 1 --num-workers 0 "
