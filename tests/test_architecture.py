@@ -12,11 +12,12 @@ BELOW = {"errors": set()}
 BELOW["data"] = {"errors"}
 BELOW["runs"] = {"errors", "data"}
 BELOW["small_maps"] = set()
+BELOW["batch_norm"] = set()
 BELOW["pixels"] = {"errors"}
 BELOW["published"] = set()
 BELOW["released"] = {"errors", "runs"}
 BELOW["weights"] = {"errors", "runs", "released"}
-BELOW["backbone"] = {"errors", "data", "runs", "small_maps", "pixels", "weights"}
+BELOW["backbone"] = {"errors", "data", "runs", "small_maps", "batch_norm", "pixels", "weights"}
 for stage in ("pretrain", "finetune", "evaluate"):
     BELOW[stage] = BELOW["backbone"] | {"backbone"}
 BELOW["convert"] = BELOW["backbone"] | {"backbone", "pretrain", "finetune"}

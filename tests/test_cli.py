@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
-from conftest import write_person
+from pictures import write_person
 
 from lab.backbone import Embedder
 from lab.cli import VERBS, main

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import write_person
+from pictures import write_person
 from PIL import Image
 
 from lab.data import Split

@@ -14,6 +14,7 @@ from lab.data.splits import Split
 from lab.errors import InputError
 from lab.finetune.augment import Augmentation, TrainingImages, draws
 from lab.finetune.train import FinetuneConfig, finetune, frozen_steps, learning_rate, load, new_model, set_frozen
+from lab.pixels import LUPERSON_MEAN, LUPERSON_STD
 from lab.runs import Run
 
 SMALL = replace(
@@ -168,6 +169,29 @@ def test_settings_at_auto_follow_the_initial_weights(trunk_file, tmp_path):
     assert labelled.pixel_mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
 
 
+def test_pixel_statistics_that_are_asked_for_must_fit_the_weights(trunk_file, tmp_path):
+    """The red std of pre-training, 67.83, and of the published fine-tuning, 63.872, are two measurements of one thing."""
+    weights = torch.load(trunk_file, weights_only=True)
+    weights |= {"pixel_mean": torch.tensor(LUPERSON_MEAN), "pixel_std": torch.tensor(LUPERSON_STD)}
+    torch.save(weights, tmp_path / "lup.pt")
+    kept, _ = new_model(SMALL, 5, tmp_path / "lup.pt")
+    torch.testing.assert_close(kept.pixel_std.flatten(), torch.tensor(LUPERSON_STD))
+    published, _ = new_model(replace(SMALL, pixels="luperson"), 5, tmp_path / "lup.pt")
+    assert published.pixel_std.flatten().tolist() == pytest.approx([63.872, 64.305, 63.839])
+    with pytest.raises(
+        InputError, match=r"trained with pixel mean 89.9, 79.2, 80.1 and --pixels imagenet asks for 123.7"
+    ):
+        new_model(replace(SMALL, pixels="imagenet"), 5, tmp_path / "lup.pt")
+
+
+@pytest.mark.parametrize("groups", [0, 3, 16])
+def test_a_batch_that_cannot_be_split_for_batch_norm(train, tmp_path, groups):
+    config = replace(SMALL, bn_groups=groups)
+    with pytest.raises(InputError, match=f"16 cannot be split into {groups} equal batch-norm groups"):
+        finetune(Run.create(tmp_path / "run", "finetune", config), train, config, progress=False)
+    assert untouched(Run.open(tmp_path / "run"))
+
+
 # Augmentation
 
 
@@ -272,7 +296,7 @@ def test_initial_weights_of_another_depth(train, tmp_path):
         names = list(resnet(50).state_dict())
     torch.save(dict.fromkeys(names, torch.zeros(1)), tmp_path / "weights.pt")
     run = Run.create(tmp_path / "run", "finetune", SMALL)
-    with pytest.raises(InputError, match="do not fit the trunk"):
+    with pytest.raises(InputError, match="holds a ResNet-50 and the model is a ResNet-18; give --depth 50"):
         finetune(run, train, SMALL, tmp_path / "weights.pt", progress=False)
     assert untouched(run)
 
@@ -309,7 +333,7 @@ def test_images_that_are_too_small_for_three_stripes(train, tmp_path):
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path, trunk_file):
-    with pytest.raises(InputError, match="bare ResNet trunk"):
+    with pytest.raises(InputError, match="a bare ResNet-18 trunk"):
         load(trunk_file)
     torch.save({"model": {"encoder_q.conv1.weight": torch.zeros(1)}}, tmp_path / "moco.pt")
     with pytest.raises(InputError, match="MoCo"):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import write_person
+from pictures import write_person
 from PIL import Image
 
 from lab.data.readers import list_images

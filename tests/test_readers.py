@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import write_person
+from pictures import write_person
 from PIL import Image
 from scipy.io import savemat
 from shared_data import in_memory, name_list, needs_shared, split_file, touch, train_names

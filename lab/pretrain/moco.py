@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab.backbone import resnet
+from lab.batch_norm import in_groups
 from lab.errors import InputError
 from lab.pixels import (
     LUPERSON_MEAN,
@@ -87,7 +88,7 @@ class MoCo(nn.Module):
 
         The logits compare with the queue as it was before this step's keys went in.
         """
-        q = F.normalize(_in_groups(self.encoder_q, normalise(self, view_q), self.bn_groups))
+        q = F.normalize(self._encode(self.encoder_q, normalise(self, view_q)))
         with torch.no_grad():
             self._update_key_encoder()
             k = F.normalize(self._encode_keys(normalise(self, view_k)))
@@ -111,7 +112,10 @@ class MoCo(nn.Module):
         if self.bn_groups == 1:
             return self.encoder_k(images)
         order = torch.randperm(len(images), device=images.device)
-        return _in_groups(self.encoder_k, images[order], self.bn_groups)[order.argsort()]
+        return self._encode(self.encoder_k, images[order])[order.argsort()]
+
+    def _encode(self, encoder: nn.Module, images: Tensor) -> Tensor:
+        return torch.cat(in_groups(encoder, encoder, images.chunk(self.bn_groups)))
 
     @torch.no_grad()
     def _enqueue(self, keys: Tensor) -> None:
@@ -178,8 +182,3 @@ def _encoder(depth: int, dim: int) -> nn.Module:
     size = encoder.feature_size
     encoder.fc = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, dim))
     return encoder
-
-
-def _in_groups(encoder: nn.Module, images: Tensor, groups: int) -> Tensor:
-    """Encode a batch in `groups` parts, each with its own batch-norm statistics, as one GPU after the other would."""
-    return torch.cat([encoder(part) for part in images.chunk(groups)])

@@ -28,6 +28,10 @@ def test_a_step_of_moco_with_shuffled_keys(moco_state, images, monkeypatch):
     losses = [torch.nn.functional.cross_entropy(part, own) for part in logits]
     close_each(f"{NAME}: loss of each rank", [loss.item() for loss in losses], expected["moco_loss"], 1e-5)
     close(f"{NAME}: queue", model.queue[:, :16], expected["moco_queue_after_first16"], 1e-5)
+    statistics = model.encoder_k.bn1.running_mean  # rank 0's, which its checkpoint holds
+    close(
+        f"{NAME}: statistics of encoder_k on rank 0", statistics, expected["moco_encoder_k_bn1_running_mean"][0], 1e-5
+    )
     for loss, norm in zip(losses, expected["moco_grad_norm_fc2"], strict=True):
         (gradient,) = torch.autograd.grad(loss, model.encoder_q.fc[2].weight, retain_graph=True)
         close_each(f"{NAME}: gradient norm of fc.2", [gradient.double().norm().item()], [norm], 1e-3)
