@@ -4,15 +4,17 @@ Read the code in this order, each stage is one folder:
 
 1. `lab.data`      what a re-ID data set is (`splits`), how it lies on disk (`readers`), how a crop becomes a tensor
                    (`crops`), and the synthetic people that need no download (`synthetic`)
-2. `lab.backbone`  the ResNet trunk, and how weights get into it
+2. `lab.backbone`  the ResNet trunk and how weights get into it; `weights` reads and recognises files, `pixels` normalises,
+                   `released` knows what LUPerson's authors put out, `convert` writes the published layouts
 3. `lab.pretrain`  MoCo v2 as LUPerson does it: two views (`augment`), two encoders and a queue (`moco`), one loop (`train`)
 4. `lab.finetune`  MGN on labelled identities: `sampler`, `mgn`, `losses`, one loop (`train`)
 5. `lab.evaluate`  features, CMC, mAP, mINP (`metrics`), k-reciprocal re-ranking (`rerank`), query expansion
                    (`expansion`), single-gallery-shot CMC (`single_shot`), Grad-CAM (`attention`)
 6. `lab.show`      `figures` with crops, `curves` and `tables` from results
 7. `lab.runs`      the folder that every stage writes and everything else reads
-8. `lab.export`    the descriptor as an ONNX file, for programs without torch
-9. `lab.cli`       the `lab` command, one thin function per verb; `lab.demo` tells the whole story with them
+8. `lab.models`    any weights as a model that embeds; `export` writes it as ONNX, for programs without torch
+9. `lab.cli`       the `lab` command, one thin function per verb (`verbs`); `demo` tells the whole story with them,
+                   `reproduce` puts our numbers beside those of `published`
 """
 
 __version__ = "0.1.0"

@@ -23,7 +23,7 @@ from lab.pixels import (
     register_pixel_statistics,
 )
 from lab.small_maps import use_for_small_maps
-from lab.weights import depth_of, describe_weights, is_imagenet, read_weights, resolve_weights, trunk_state
+from lab.weights import STATISTICS, Weights, check_finite, depth_of, identify, read_weights, resolve_weights
 
 DEPTHS = (18, 34, 50, 101, 152)
 
@@ -106,55 +106,54 @@ def load_trunk(model: nn.Module, path_or_dict: str | Path | dict, source: str | 
     safetensors files; `path_or_dict` may also be the dict itself, or one of the words of `resolve_weights`; `source` is
     how messages call it. `model` is a torchvision-named trunk or has `trunk_targets()`, which says where each tensor
     goes (MGN copies some into three branches). Pixel statistics that come with the weights go into the model: those of
-    the file, or ImageNet's if the file has its classifier. Raises InputError, and leaves the model as it was, for
-    weights of another kind or depth, for those of BGR images, and when less than 90 % of the trunk can be loaded.
+    the file, or ImageNet's if it was trained on ImageNet with labels. Raises InputError, and leaves the model as it
+    was, for weights of another kind, network or depth, for those of BGR images, for numbers that are not finite, and
+    when less than 90 % of the trunk can be loaded.
     """
     if isinstance(path_or_dict, dict):
         source, content = source or "the given dict", path_or_dict
     else:
         file = resolve_weights(path_or_dict)
         source, content = source or str(file), read_weights(file)
-    found = trunk_state(content)
-    if not found:
-        raise InputError(f"{source} holds no trunk but {describe_weights(content)}; give the weights of a ResNet trunk")
+    given = identify(content)
+    if not given.trunk:
+        raise InputError(f"{source} holds no trunk but {given.words}; give the weights of a ResNet trunk")
     own = model.state_dict()
     has_targets = hasattr(model, "trunk_targets")
     targets = model.trunk_targets() if has_targets else {key: [key] for key in own if not key.startswith("fc.")}
-    _refuse_other_depth(found, targets, source)
-    statistics = _statistics_of(found, source) if "pixel_mean" in own else {}
+    _refuse_other_depth(given, depth_of(targets), source)
+    found, statistics = given.trunk, statistics_of(given, source) if "pixel_mean" in own else {}
+    fits = {key: key in found and found[key].shape == own[targets[key][0]].shape for key in targets}
     report = LoadReport(
         source,
-        loaded=[key for key in targets if key in found and found[key].shape == own[targets[key][0]].shape],
+        loaded=[key for key, fit in fits.items() if fit],
         missing=[key for key in targets if key not in found and not key.endswith("num_batches_tracked")],
-        unexpected=[key for key in found if key not in targets and not key.startswith("pixel_")],
-        wrong_shape=[key for key in targets if key in found and found[key].shape != own[targets[key][0]].shape],
+        unexpected=[key for key in found if key not in targets and key not in STATISTICS] + given.beside,
+        wrong_shape=[key for key, fit in fits.items() if key in found and not fit],
         pixel_statistics=bool(statistics),
     )
     if report.fraction < 0.9:
         raise InputError(f"these weights do not fit the trunk ({report}); expected at least 90 %: check depth and file")
     filled = {target: found[key] for key in report.loaded for target in targets[key]}
+    check_finite({key: found[key] for key in report.loaded}, source)
     model.load_state_dict(own | filled | statistics)
     return report
 
 
-def _refuse_other_depth(found: dict[str, Tensor], targets: dict[str, list[str]], source: str) -> None:
-    try:
-        theirs = depth_of(found)
-    except InputError:
-        return  # a trunk with missing blocks: the report will say which
-    if theirs != (wanted := depth_of(targets)):
+def _refuse_other_depth(given: Weights, wanted: int, source: str) -> None:
+    if given.depth is not None and given.depth != wanted:
         raise InputError(
-            f"{source} holds a ResNet-{theirs} and the model is a ResNet-{wanted}; give --depth {theirs} or weights of "
-            f"a ResNet-{wanted}"
+            f"{source} holds a ResNet-{given.depth} and the model is a ResNet-{wanted}; give --depth {given.depth} or "
+            f"weights of a ResNet-{wanted}"
         )
 
 
-def _statistics_of(found: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The pixel statistics that a trunk was trained with, as buffers, if its file says them."""
-    if "pixel_mean" in found and "pixel_std" in found:
-        mean, std = found["pixel_mean"], found["pixel_std"]
+def statistics_of(given: Weights, source: str) -> dict[str, Tensor]:
+    """The pixel statistics that weights were trained with, as buffers, if their file says them. Raises InputError."""
+    if all(name in given.state for name in STATISTICS):
+        mean, std = (given.state[name] for name in STATISTICS)
         check_pixel_statistics(mean, std, source)
-    elif is_imagenet(found):
+    elif given.labelled:
         mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     else:
         return {}

@@ -17,7 +17,7 @@ VERBS = {
     "data synth": "write the synthetic people as a Market-1501 style folder",
     "pretrain": "pre-train a trunk without labels (MoCo v2 with LUPerson's changes)",
     "finetune": "fine-tune MGN on a labelled data set",
-    "evaluate": "rank lists, CMC, mAP, mINP of a run, a baseline or feature files",
+    "evaluate": "rank lists, CMC, mAP, mINP of a run, of weights, a baseline or feature files",
     "convert": "weights from one layout into another, with a load report",
     "download": "a file that LUPerson's authors released, with its terms and a checksum",
     "export": "the descriptor of a run or a weights file as an ONNX file, checked against torch",
@@ -65,7 +65,7 @@ def call(verb: str, arguments: list[str]) -> None:
 
     function = getattr(verbs, verb.replace(" ", "_"))
     parameters = inspect.signature(function).parameters
-    if "config" in parameters and _value_of("--size", arguments) == "tiny":
+    if "size" in parameters and _value_of("--size", arguments) == "tiny":
         function = functools.partial(function, config=type(parameters["config"].default).tiny())
     description = inspect.getdoc(getattr(verbs, verb.replace(" ", "_"))).split("\n\nArgs:")[0]
     tyro.cli(function, args=arguments, prog=f"lab {verb}", description=description)

@@ -6,13 +6,15 @@ from torch import nn
 
 from lab.backbone import Embedder, load_trunk
 from lab.errors import InputError
-from lab.finetune.mgn import MGN
+from lab.finetune.mgn import MGN, from_official
 from lab.finetune.train import FinetuneConfig
 from lab.finetune.train import load as load_mgn
 from lab.pretrain.train import PretrainConfig
 from lab.pretrain.train import load as load_moco
 from lab.runs import Run
-from lab.weights import is_mgn, read_weights, resolve_weights, trunk_depth
+from lab.weights import SHIPPED, identify, read_weights, resolve_weights
+
+SHIPPED_SIZE = {"height": 64, "width": 32}  # pixels of the views that it was pre-trained on (its model card)
 
 
 def load_model(run: Run) -> nn.Module:
@@ -35,10 +37,11 @@ def load_descriptor(source: str) -> tuple[nn.Module, dict]:
         return load_model(run), run.config["settings"]
     file = resolve_weights(source)
     content = read_weights(file)
-    settings = content.get("config", {})
-    if is_mgn(content):
-        return load_mgn(file), settings
-    model = Embedder(trunk_depth(content, str(file)))
+    given = identify(content)
+    settings = SHIPPED_SIZE if source == SHIPPED else given.config
+    if given.kind == "mgn":
+        return from_official(given.state, settings.get("last_stride", 1), str(file)).eval(), settings
+    model = Embedder(given.depth or 50)
     print(load_trunk(model, content, str(file)))
     return model, settings
 

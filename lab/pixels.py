@@ -48,7 +48,8 @@ def check_pixel_statistics(mean: Tensor, std: Tensor, source: str) -> None:
             f"{source} has pixel statistics of {len(mean)} and {len(std)} channels; expected 3 (RGB): get another file"
         )
     found = f"mean {_shown(mean)}, std {_shown(std)}"
-    if max(mean) <= 1.5 or not min(std) > 0 or max(mean) > 255:
+    unit_range = max(mean) <= 1.5 and max(std) <= 1.5 and any(mean)
+    if unit_range or not min(std) > 0 or not max(mean) <= 255:
         raise InputError(
             f"{source} has pixel statistics out of range ({found}); expected them in units of 0..255: "
             "multiply them by 255 if they are in 0..1"
@@ -59,6 +60,12 @@ def check_pixel_statistics(mean: Tensor, std: Tensor, source: str) -> None:
             f"{source} has pixel statistics in the order B, G, R ({found}), so it was trained on BGR images and the lab "
             "gives RGB: turn its first layer round with `lab convert … --bgr`"
         )
+
+
+def shown_statistics(model: nn.Module) -> str:
+    """The pixel statistics of a model in a line, for the user to see."""
+    mean, std = (_shown(values.flatten().tolist()) for values in (model.pixel_mean, model.pixel_std))
+    return f"pixel mean {mean}; std {std}"
 
 
 def alike(mean: Tensor, std: Tensor, other_mean: Sequence[float], other_std: Sequence[float]) -> bool:

@@ -15,6 +15,7 @@ SETTINGS = {
     "small-scale": "small-scale (fraction of identities)",
     "few-shot": "few-shot (fraction of images)",
 }
+SOURCES = {"LUPerson (CVPR 2021), released model": "released", "LUPerson (CVPR 2021), paper": "paper"}
 
 
 def published_results() -> pd.DataFrame:
@@ -23,12 +24,12 @@ def published_results() -> pd.DataFrame:
 
 
 def luperson_results(
-    dataset: str, depth: int = 50, setting: str = "full", ratio: float = 1.0, pretraining: str = "LUP unsup."
+    dataset: str, depth: int = 50, setting: str = "full", ratio: float = 1.0, pretraining: str | None = "LUP unsup."
 ) -> pd.DataFrame:
-    """What LUPerson reports for MGN on a data set: rows of the table, the released models' figures first.
+    """What LUPerson reports for MGN on a data set, one row per figure; empty if nothing was published.
 
-    `dataset` is the lab's name, `setting` "full", "small-scale" (fraction of identities) or "few-shot" (of images). Empty
-    if nothing was published.
+    `dataset` is the lab's name, `setting` "full", "small-scale" (fraction of identities) or "few-shot" (of images).
+    Column `kind` is "released" for the README of the released models, which come first, and "paper" for the paper.
     """
     table = published_results()
     wanted = {
@@ -41,5 +42,4 @@ def luperson_results(
     for column, value in wanted.items():
         table = table[table[column] == value]
     table = table[(table["ratio"] - ratio).abs() < 1e-9]
-    released = table["source"].str.contains("released")
-    return pd.concat([table[released], table[~released]], ignore_index=True)
+    return table.assign(kind=table["source"].map(SOURCES)).sort_values("kind", ascending=False, kind="stable")

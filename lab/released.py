@@ -1,14 +1,16 @@
 """The weights that LUPerson's authors released: where they are, under which terms, and a download that checks itself.
 
 The files lie on Google Drive, which gdown fetches (`pip install 'gdown>=6'`). The authors publish no checksums, so the
-first download records one, and every later use is compared with it.
+first use of a file records one, after a look at what is in it, and every later use is compared with it.
 """
 
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from lab.errors import InputError
 from lab.runs import replacing, write_json
@@ -26,9 +28,9 @@ class Released:
 
     drive_id: str
     what: str
-    kind: str  # "trunk" or "mgn"
+    kind: Literal["trunk", "mgn"]
     depth: int = 50
-    dataset: str | None = None  # that an MGN was fine-tuned on
+    identities: int | None = None  # that an MGN tells apart
 
     @property
     def url(self) -> str:
@@ -39,10 +41,10 @@ RELEASED = {
     "lup-r50": Released("1pFyAdt9BOZCtzaLiE-W3CsX_kgWABKK6", "the ResNet-50 trunk", "trunk", 50),
     "lup-r101": Released("1Ckn0iVtx-IhGQackRECoMR7IVVr4FC5h", "the ResNet-101 trunk", "trunk", 101),
     "lup-r152": Released("1nGGatER6--ZTHdcTryhWEqKRKYU-Mrl_", "the ResNet-152 trunk", "trunk", 152),
-    "lup-mgn-market1501": Released("1AlXgY5bI0Lj7HClfNsl3RR8uPi2nq6Zn", "MGN of Market-1501", "mgn", 50, "market1501"),
-    "lup-mgn-dukemtmc": Released("1leUezGnwFu8LKG2N8Ifd2Ii9utlJU5g4", "MGN of DukeMTMC-reID", "mgn", 50, "dukemtmc"),
-    "lup-mgn-msmt17": Released("1bV27gwAsX8L3a3yhLoxAJueqrGmQTodV", "MGN of MSMT17", "mgn", 50, "msmt17"),
-    "lup-mgn-cuhk03": Released("1BQ-zeEgZPud77OtliM9md8Z2lTz11HNh", "MGN of CUHK03 labeled", "mgn", 50, "cuhk03"),
+    "lup-mgn-market1501": Released("1AlXgY5bI0Lj7HClfNsl3RR8uPi2nq6Zn", "MGN of Market-1501 (751)", "mgn", 50, 751),
+    "lup-mgn-dukemtmc": Released("1leUezGnwFu8LKG2N8Ifd2Ii9utlJU5g4", "MGN of DukeMTMC-reID (702)", "mgn", 50, 702),
+    "lup-mgn-msmt17": Released("1bV27gwAsX8L3a3yhLoxAJueqrGmQTodV", "MGN of MSMT17 (1,041)", "mgn", 50, 1041),
+    "lup-mgn-cuhk03": Released("1BQ-zeEgZPud77OtliM9md8Z2lTz11HNh", "MGN of CUHK03 labeled (767)", "mgn", 50, 767),
 }
 
 
@@ -51,11 +53,12 @@ def weights_folder() -> Path:
     return Path(os.environ.get("LAB_WEIGHTS") or Path.home() / ".cache" / "luperson-lab")
 
 
-def fetch(name: str, folder: Path | None = None) -> Path:
+def fetch(name: str, folder: Path | None, check: Callable[[Path], None]) -> Path:
     """The released file `name` of RELEASED, downloaded if it is not in `folder` yet; prints the terms when it is.
 
-    The first use of a file records its SHA-256 in checksums.json beside it. Raises InputError for an unknown name, a
-    download that fails, and a file whose checksum is no longer the recorded one.
+    A file without a recorded checksum goes through `check`, which raises InputError for a wrong one; then its SHA-256 is
+    recorded in checksums.json beside it. Raises InputError for an unknown name, a download that fails, and a file that
+    is no longer the recorded one.
     """
     if name not in RELEASED:
         raise InputError(f"there is no released file '{name}'; choose one of {', '.join(RELEASED)}")
@@ -63,7 +66,7 @@ def fetch(name: str, folder: Path | None = None) -> Path:
     file = folder / f"{name}.pth"
     if not file.is_file():
         _download(name, file)
-    _compare_checksum(file)
+    _compare_checksum(file, check)
     return file
 
 
@@ -74,7 +77,7 @@ def _download(name: str, file: Path) -> None:
         import gdown
     except ImportError as error:
         raise InputError(
-            f"{file} is not there, and downloading it needs gdown: pip install 'gdown>=6', or {by_hand}"
+            f"{file} is not there and downloading needs gdown: pip install 'gdown>=6', or {by_hand}"
         ) from error
     print(f"{name}: {release.what}, from {release.url}\n{TERMS}")
     try:
@@ -89,16 +92,32 @@ def _download(name: str, file: Path) -> None:
         raise InputError(f"{name} could not be downloaded ({reason}); {by_hand}") from error
 
 
-def _compare_checksum(file: Path) -> None:
+def _compare_checksum(file: Path, check: Callable[[Path], None]) -> None:
     with open(file, "rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     record = file.parent / CHECKSUMS
-    known = json.loads(record.read_text()) if record.is_file() else {}
-    expected = known.setdefault(file.name, found)
-    if expected != found:
+    known = _read_record(record)
+    expected = known.get(file.name)
+    if expected is None:
+        check(file)
+        try:
+            write_json(record, known | {file.name: found})
+        except OSError as error:  # a folder that others share; the file itself is right
+            print(f"note: the checksum of {file} could not be recorded ({error.strerror})")
+    elif expected != found:
         raise InputError(
             f"{file} has SHA-256 {found[:12]}… and {expected[:12]}… was recorded when it was first used; it was changed or "
-            f"damaged: remove it (and its line in {record} if the change is meant)"
+            f"damaged: get the file again, or remove its line from {record} if the change is meant"
         )
-    if not record.is_file() or file.name not in json.loads(record.read_text()):
-        write_json(record, known)
+
+
+def _read_record(record: Path) -> dict[str, str]:
+    if not record.exists():
+        return {}
+    try:
+        known = json.loads(record.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{record} cannot be read ({error}); remove it: it will be written anew") from error
+    if not isinstance(known, dict):
+        raise InputError(f"{record} holds a {type(known).__name__}; expected file names with checksums: remove it")
+    return known

@@ -17,7 +17,7 @@ from lab.convert import Layout
 from lab.convert import convert as convert_weights
 from lab.data import ReidDataset, load
 from lab.data.crops import find_unreadable
-from lab.data.readers import DATASETS, count_report, list_images, queries_without_match
+from lab.data.readers import DATASETS, count_differences, count_report, list_images, queries_without_match
 from lab.data.synthetic import SyntheticConfig, write
 from lab.errors import InputError
 from lab.evaluate.evaluate import EvaluateConfig, eval_name, evaluate_baseline, evaluate_features, evaluate_run
@@ -28,9 +28,11 @@ from lab.finetune.train import finetune as train_mgn
 from lab.models import image_size, load_descriptor, load_model
 from lab.pretrain.train import PretrainConfig
 from lab.pretrain.train import pretrain as train_moco
-from lab.released import TERMS, fetch
+from lab.released import TERMS
+from lab.reproduce import ReproduceConfig
+from lab.reproduce import reproduce as reproduce_table
 from lab.runs import EvalResult, Features, Run
-from lab.weights import describe_init, resolve_weights, weights_digest
+from lab.weights import describe_init, released_file, resolve_weights, weights_digest
 
 Size = Literal["tiny", "paper"]
 DatasetName = Literal[
@@ -202,6 +204,8 @@ def evaluate(
     if dataset is None or root is None:
         raise InputError("--dataset and --root are missing; say which data set to evaluate on")
     found = load(dataset, root)
+    if note := count_differences(found):
+        print(f"note: {note}")
     if baseline is not None:
         report(Run(out), evaluate_baseline(Run(out), baseline, found, config))
     elif weights is not None:
@@ -211,8 +215,10 @@ def evaluate(
         report(target, evaluate_run(target, load_model(target), found, config))
 
 
-def convert(source: Positional[str], out: Path, to: Layout = "lab", half: bool = False, bgr: bool = False) -> None:
-    """Weights from one layout into another, with the report of what was found in them.
+def convert(
+    source: Positional[str], out: Path | None = None, to: Layout = "lab", half: bool = False, bgr: bool = False
+) -> None:
+    """Weights from one layout into another, with the report of what was found in them; without --out the report alone.
 
     Args:
         source: released or own weights (.pth, .pt, .safetensors), a run folder, or a name such as lup-r50
@@ -223,18 +229,21 @@ def convert(source: Positional[str], out: Path, to: Layout = "lab", half: bool =
         bgr: the weights were trained on BGR images (OpenCV): turn their first convolution round
     """
     print(convert_weights(source, out, to, half, bgr))
-    print(f"wrote {out}")
+    print(f"wrote {out}" if out else "nothing was written; give --out FILE for that")
 
 
 def download(name: Positional[str], folder: Path | None = None) -> None:
     """A released LUPerson file, by name; its checksum is recorded on first use and compared after that.
 
     Args:
-        name: lup-r50, lup-r101, lup-r152, or lup-mgn- and market1501, dukemtmc, msmt17 or cuhk03
+        name: a trunk, lup-r50, lup-r101 or lup-r152, or a fine-tuned MGN, lup-mgn-market1501, lup-mgn-dukemtmc,
+            lup-mgn-msmt17 or lup-mgn-cuhk03
         folder: where to keep it; without it $LAB_WEIGHTS, else ~/.cache/luperson-lab
     """
-    file = fetch(name, folder)
+    file = released_file(name, folder)
     print(f"{name} is {file}\n{TERMS}")
+    if folder is not None:
+        print(f"so that --init {name} finds it: export LAB_WEIGHTS={folder}")
 
 
 def export(source: Positional[str], out: Path, height: int | None = None, width: int | None = None) -> None:
@@ -264,16 +273,8 @@ def reproduce(
     dukemtmc: Path | None = None,
     msmt17: Path | None = None,
     cuhk03: Path | None = None,
-    released: bool = False,
-    init: str = "lup-r50",
-    crops: Path | None = None,
-    depth: int = 50,
-    setting: Literal["full", "small-scale", "few-shot"] = "full",
-    ratio: float = 1.0,
-    splits: Path | None = None,
-    size: Size = "paper",
-    tflops: float = 50.0,
     dry_run: bool = False,
+    config: OmitArgPrefixes[ReproduceConfig] = ReproduceConfig(),
 ) -> None:
     """LUPerson's table: fine-tune and evaluate on the data sets that are here, our numbers beside the published ones.
 
@@ -286,27 +287,10 @@ def reproduce(
         dukemtmc: folder of DukeMTMC-reID
         msmt17: folder of MSMT17
         cuhk03: folder of CUHK03 (new protocol, labeled)
-        released: evaluate the released fine-tuned models (ResNet-50) instead of fine-tuning
-        init: trunk to fine-tune: lup-r50, lup-r101, lup-r152, imagenet-r50, a file, or the run of a pre-training
-        crops: LUPerson's crops: pre-train on them first, the whole published recipe, in place of --init
-        depth: ResNet depth of that pre-training
-        setting: full, small-scale (a fraction of the identities) or few-shot (a fraction of the images)
-        ratio: that fraction, 0.1 to 0.9
-        splits: folder with LUPerson's split files; without it the fraction is drawn by the same rule
-        size: 'tiny' to try the commands on two CPU cores
-        tflops: that your GPU sustains in training, for the hours
         dry_run: print the commands and what was published, run nothing
     """
-    from lab import reproduce as plans  # which runs the verbs of this module
-
     given = {"market1501": market1501, "dukemtmc": dukemtmc, "msmt17": msmt17, "cuhk03": cuhk03}
-    roots = {name: root for name, root in given.items() if root is not None}
-    dry_run, roots = dry_run or not roots, roots or dict.fromkeys(given, Path("DIR"))
-    init = str(out / "pretraining") if crops else init
-    depth = depth if crops or released else plans.depth_of_init(init)
-    recipe = plans.Recipe(init, depth, released, setting, ratio, splits, size, tflops)
-    first = [plans.pretraining_step(crops, Path(init), size, depth, tflops)] if crops else []
-    plans.reproduce(plans.plan(roots, out, recipe), first, recipe, dry_run)
+    reproduce_table(out, {name: root for name, root in given.items() if root is not None}, config, dry_run)
 
 
 def app(runs: Positional[Path | None] = None) -> None:

@@ -8,8 +8,10 @@ import hashlib
 import json
 import pickle
 import re
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.error import URLError
 from zipfile import BadZipFile
@@ -24,13 +26,134 @@ from lab.released import RELEASED, fetch
 SHIPPED = "shipped"  # the word for the trunk that comes with the lab
 SHIPPED_TRUNK = Path(__file__).parent / "assets" / "trunk-r18-synthetic.safetensors"
 IMAGENET = {f"imagenet-r{depth}": depth for depth in (18, 34, 50, 101, 152)}
+WORDS = (SHIPPED, *IMAGENET, *RELEASED)
 STATISTICS = ("pixel_mean", "pixel_std")
-# where a ResNet trunk lies in a state dict: MoCo, the lab's Embedder, fast-reid's models of one head
-TRUNK_PREFIXES = ("encoder_q.", "trunk.", "backbone.")
+WRAPPINGS = ("state_dict", "model", "net", "model_state_dict")  # entries of a checkpoint that hold its state dict
+PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.)+")  # of DDP and torch.compile
+# where a ResNet trunk lies in a state dict: MoCo, the lab's Embedder, fast-reid's and BoT's models of one head
+TRUNK_PREFIXES = ("", "encoder_q.", "trunk.", "backbone.", "base.")
 BLOCKS = {
     ((2, 2, 2, 2), False): 18, ((3, 4, 6, 3), False): 34, ((3, 4, 6, 3), True): 50,
     ((3, 4, 23, 3), True): 101, ((3, 8, 36, 3), True): 152,
 }  # fmt: skip
+MGN_DEPTH_KEYS = ("backbone.4.", "backbone.5.", "b1.0.", "b1.1.")  # the layers; layer3's first block is in the backbone
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the content of a weights file is.
+
+    `kind` is "mgn" (a fine-tuned MGN with the published keys), "moco" (both encoders and the queue), "trunk" (a ResNet
+    trunk, alone or inside another model) or "other"; `words` say it in a sentence such as "FILE holds ...". `state` is
+    the state dict, `trunk` its torchvision-named trunk tensors (empty for MGN and other things), `beside` the names of
+    what lies beside the trunk, `depth` that of the ResNet if it has one. `labelled`: trained on ImageNet with labels.
+    `config` are the settings that the lab wrote into the file.
+    """
+
+    kind: str
+    words: str
+    state: dict[str, Tensor]
+    trunk: dict[str, Tensor] = field(default_factory=dict)
+    beside: list[str] = field(default_factory=list)
+    depth: int | None = None
+    labelled: bool = False
+    config: dict = field(default_factory=dict)
+
+
+def identify(content: Mapping) -> Weights:
+    """Recognise the content of a weights file. Every message about wrong weights takes its words from here."""
+    state = unwrap(content)
+    config = content["config"] if isinstance(content.get("config"), dict) else {}
+    if "b1_head.classifier.weight" in state and "backbone.4.0.conv1.weight" in state:
+        depth = _depth_of_mgn(state)
+        identities = len(state["b1_head.classifier.weight"])
+        words = f"a fine-tuned MGN ({_resnet(depth)}, {identities} identities; `lab evaluate --weights` takes it)"
+        return Weights("mgn", words, state, depth=depth, config=config)
+    if words := _foreign(state):
+        return Weights("other", words, state, config=config)
+    for prefix in TRUNK_PREFIXES:
+        if f"{prefix}conv1.weight" in state:
+            return _with_trunk(state, prefix, config)
+    keys = list(state) or [str(key) for key in content]
+    return Weights("other", f"something unknown (its first entries are {', '.join(keys[:4]) or 'none'})", state)
+
+
+def _with_trunk(state: dict[str, Tensor], prefix: str, config: dict) -> Weights:
+    trunk = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    trunk |= {key: state[key] for key in STATISTICS if key in state}
+    beside = [key for key in state if not key.startswith((prefix, "encoder_k.", "queue")) and key not in STATISTICS]
+    depth = _depth_or_none(trunk)
+    if prefix == "encoder_q." and {"encoder_k.conv1.weight", "queue"} <= set(state):
+        words = f"a raw MoCo pre-training checkpoint ({_resnet(depth)}), which goes to --init of fine-tuning"
+        return Weights("moco", words, state, trunk, beside, depth, config=config)
+    labelled = len(trunk.get("fc.bias", ())) == 1000 or config.get("labelled", False)
+    words = f"a bare {_resnet(depth)} trunk" if not beside else f"a {_resnet(depth)} with other parts ({beside[0]}, …)"
+    words += " with ImageNet's classifier" if "fc.bias" in trunk and labelled else ""
+    return Weights("trunk", words, state, trunk, beside, depth, labelled, config)
+
+
+def _foreign(state: Mapping[str, Tensor]) -> str:
+    """Networks that are often met and that the lab has not, in words; "" if it is none of them."""
+    for pattern, words in (
+        (r"b1_head\.|b1\.0\.", "an MGN of another layout than the published one (no b1_head.classifier.weight)"),
+        (r"(.*\.)?blocks\.\d+\.attn\.|(.*\.)?layers\.\d+\.blocks\.\d+\.attn\.", "a vision transformer"),
+        (r".*\.bn1\.(IN|BN)\.", "a ResNet with instance norm (IBN), a network that the lab does not have"),
+        (r".*layer\d\.\d+\.se\w*\.", "a ResNet with squeeze-and-excitation, a network that the lab does not have"),
+        (r".*NL_\d\.", "a ResNet with non-local blocks, a network that the lab does not have"),
+    ):
+        if any(re.match(pattern, key) for key in state):
+            return words
+    for key, value in state.items():
+        if key.endswith("layer1.0.conv2.weight") and value.ndim == 4 and tuple(value.shape[:2]) != (64, 64):
+            return "a ResNeXt or a wide ResNet, networks that the lab does not have"
+    if any(key.startswith("encoder_k.") for key in state) and "encoder_q.conv1.weight" not in state:
+        return "a MoCo checkpoint without its query encoder"
+    return ""
+
+
+def _resnet(depth: int | None) -> str:
+    return f"ResNet-{depth}" if depth else "ResNet of unusual depth"
+
+
+def unwrap(content: Mapping) -> dict[str, Tensor]:
+    """The state dict inside a checkpoint's content, without the prefixes of DDP (`module.`) and torch.compile."""
+    for _ in range(2):
+        content = next((content[entry] for entry in WRAPPINGS if isinstance(content.get(entry), Mapping)), content)
+    return {PREFIXES.sub("", str(key)): value for key, value in content.items() if isinstance(value, Tensor)}
+
+
+def depth_of(state: Iterable[str], prefix: str = "") -> int:
+    """Depth of the torchvision-named ResNet in a state dict, from the number of blocks in each layer."""
+    keys = set(state)
+    pattern = re.compile(re.escape(prefix) + r"layer(\d)\.(\d+)\.conv1\.weight")
+    found = [match for match in map(pattern.fullmatch, keys) if match]
+    blocks = tuple(sum(match[1] == layer for match in found) for layer in "1234")
+    bottleneck = f"{prefix}layer1.0.conv3.weight" in keys
+    if (blocks, bottleneck) not in BLOCKS:
+        raise InputError(f"the layers have {blocks} blocks; expected a ResNet-18, 34, 50, 101 or 152")
+    return BLOCKS[blocks, bottleneck]
+
+
+def _depth_or_none(state: Iterable[str]) -> int | None:
+    try:
+        return depth_of(state)
+    except InputError:
+        return None
+
+
+def _depth_of_mgn(state: Iterable[str]) -> int | None:
+    """Depth of an MGN's ResNet, or None: its keys number the layers and branches."""
+    keys = set(state)
+    blocks = [len({key[len(part) :].split(".")[0] for key in keys if key.startswith(part)}) for part in MGN_DEPTH_KEYS]
+    blocks[2] += 1  # layer3's first block
+    return BLOCKS.get((tuple(blocks), "backbone.4.0.conv3.weight" in keys))
+
+
+def check_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Raise InputError if a tensor holds NaN or infinite numbers: what is made of it would be NaN too."""
+    for key, value in state.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise InputError(f"{source} holds NaN or infinite numbers (in {key}); its training broke down: get another")
 
 
 def resolve_weights(name: str | Path) -> Path:
@@ -45,24 +168,42 @@ def resolve_weights(name: str | Path) -> Path:
     if word in IMAGENET:
         return _imagenet(IMAGENET[word])
     if word in RELEASED:
-        file = fetch(word)
-        _check_released(word, file)
-        return file
+        return released_file(word)
     path = Path(name)
-    return path / "checkpoint.pt" if path.is_dir() else path
+    file = path / "checkpoint.pt" if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(
+            f"no weights at {file}; give a checkpoint (.pt, .pth, .safetensors), a run folder or one of {', '.join(WORDS)}"
+        )
+    return file
 
 
 def describe_init(init: str | Path | None) -> dict | None:
     """What config.json says about the initial weights: their name and the digest of their bytes."""
-    if init is None:
-        return None
-    file = resolve_weights(init)
-    if not file.is_file():
-        words = ", ".join([SHIPPED, *IMAGENET, *RELEASED])
+    return None if init is None else {"weights": str(init), "sha256": weights_digest(resolve_weights(init))}
+
+
+def weights_digest(file: Path) -> str:
+    """SHA-256 of a weights file: two runs with the same digest started from the same bytes."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def released_file(word: str, folder: Path | None = None) -> Path:
+    """The released file of that name, downloaded if need be; its content is checked before its first use."""
+    return fetch(word, folder, lambda file: _check_released(word, file))
+
+
+def _check_released(word: str, file: Path) -> None:
+    """Raise InputError unless a file holds what its released name says: kind, depth, identities."""
+    release, found = RELEASED[word], identify(read_weights(file))
+    right = (found.kind, found.depth) == (release.kind, release.depth)
+    if release.identities is not None and found.kind == "mgn":
+        right &= len(found.state["b1_head.classifier.weight"]) == release.identities
+    if not right:
         raise InputError(
-            f"no weights at {file}; give --init a checkpoint (.pt, .pth, .safetensors), a run or one of {words}"
+            f"{file} is kept as '{word}' and holds {found.words}; expected {release.what}: remove it and get the right one"
         )
-    return {"weights": str(init), "sha256": weights_digest(file)}
 
 
 def read_weights(file: Path) -> dict:
@@ -77,101 +218,19 @@ def read_weights(file: Path) -> dict:
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
     try:
-        with torch.serialization.safe_globals(_NUMPY_NUMBERS):
+        with torch.serialization.safe_globals(_NUMPY_NUMBERS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about TorchScript and old formats: the sentence below says what matters
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, BadZipFile, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except pickle.UnpicklingError as error:
+        raise InputError(_explain_pickle(file, str(error))) from error
+    except (RuntimeError, EOFError, BadZipFile, OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"{file} cannot be read as a checkpoint of plain tensors ({reason[:160]}); get it again"
+            f"{file} cannot be read as a checkpoint of torch ({type(error).__name__}); it is cut short or another kind of "
+            "file: get it again"
         ) from error
     if not isinstance(content, dict):
         raise InputError(f"{file} holds a {type(content).__name__}; expected a dict of tensors")
     return content
-
-
-def weights_digest(file: Path) -> str:
-    """SHA-256 of a weights file: two runs with the same digest started from the same bytes."""
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def unwrap(content: Mapping) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint's content (entry state_dict or model), without DDP's prefix `module.`."""
-    for entry in ("state_dict", "model"):
-        if isinstance(content.get(entry), Mapping):
-            content = content[entry]
-    return {key.removeprefix("module."): value for key, value in content.items() if isinstance(value, Tensor)}
-
-
-def trunk_state(content: Mapping) -> dict[str, Tensor]:
-    """The torchvision-named trunk tensors inside a checkpoint's content (and its pixel statistics, if any)."""
-    state = unwrap(content)
-    for prefix in TRUNK_PREFIXES:
-        if f"{prefix}conv1.weight" in state:
-            inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-            return inside | {key: state[key] for key in STATISTICS if key in state}
-    return state if "conv1.weight" in state else {}
-
-
-def depth_of(state: Mapping[str, object], prefix: str = "") -> int:
-    """Depth of the torchvision-named ResNet in a state dict, from the number of blocks in each layer."""
-    pattern = re.compile(re.escape(prefix) + r"layer(\d)\.(\d+)\.conv1\.weight")
-    found = [match for match in map(pattern.fullmatch, state) if match]
-    blocks = tuple(sum(match[1] == layer for match in found) for layer in "1234")
-    bottleneck = f"{prefix}layer1.0.conv3.weight" in state
-    if (blocks, bottleneck) not in BLOCKS:
-        raise InputError(f"the layers have {blocks} blocks; expected a ResNet-18, 34, 50, 101 or 152")
-    return BLOCKS[blocks, bottleneck]
-
-
-def trunk_depth(content: Mapping, source: str) -> int:
-    """Depth of the ResNet trunk inside a checkpoint's content; raises InputError that says what is there instead."""
-    found = trunk_state(content)
-    if not found:
-        raise InputError(f"{source} holds no trunk but {describe_weights(content)}; give the weights of a ResNet trunk")
-    return depth_of(found)
-
-
-def is_mgn(content: Mapping) -> bool:
-    """Whether a checkpoint's content is a fine-tuned MGN, published or the lab's own."""
-    return "b1_head.classifier.weight" in unwrap(content)
-
-
-def is_imagenet(state: Mapping[str, Tensor]) -> bool:
-    """Whether a trunk comes with torchvision's classifier of 1,000 classes: trained on ImageNet with labels."""
-    return len(state.get("fc.bias", ())) == 1000
-
-
-def describe_weights(content: Mapping) -> str:
-    """What a checkpoint's content is, in words for a sentence such as "FILE holds ...".
-
-    Every message about the wrong kind of weights uses this, so that it says which kind was given.
-    """
-    state = unwrap(content)
-    for sign, words in _KINDS:
-        if any(sign(key) for key in state):
-            return words
-    if "conv1.weight" in state:
-        try:
-            name = f"ResNet-{depth_of(state)}"
-        except InputError:
-            name = "ResNet of unusual depth"
-        return f"a bare {name} trunk" + (" with ImageNet's classifier" if is_imagenet(state) else "")
-    keys = list(state) or [str(key) for key in content]
-    return f"something unknown (its first entries are {', '.join(keys[:4]) or 'none'})"
-
-
-_KINDS: list[tuple[Callable[[str], bool], str]] = [
-    (lambda key: key.startswith(("b1_head.", "b1.0.")), "a fine-tuned MGN (`lab evaluate --weights` takes it)"),
-    (lambda key: ".bn1.IN." in key, "a ResNet with instance norm (IBN), a network that the lab does not have"),
-    (lambda key: ".attn." in key, "a vision transformer"),
-    (
-        lambda key: key.startswith("encoder_q."),
-        "a raw MoCo pre-training checkpoint (encoder_q), which goes to --init of fine-tuning",
-    ),
-    (lambda key: key.startswith("encoder_k."), "a MoCo checkpoint without its query encoder"),
-    (lambda key: key.startswith("backbone.layer1."), "a fast-reid model with one head (bag of tricks, SBS), not MGN"),
-]
 
 
 # A checkpoint may hold numbers of numpy, such as a best score; they are data and need no other class to be read.
@@ -182,6 +241,18 @@ _NUMPY_NUMBERS = [
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
     np._core.multiarray.scalar,
 ]
+
+
+def _explain_pickle(file: Path, error: str) -> str:
+    """torch's pages about a pickle it refuses, as one sentence."""
+    if found := re.search(r"GLOBAL (\S+)", error):
+        return (
+            f"{file} holds Python objects ({found[1]}) besides plain tensors, and reading them could run code; where you "
+            "trust the file, load it with torch and save its state_dict alone"
+        )
+    return (
+        f"{file} cannot be read as a checkpoint of plain tensors; it is damaged or another kind of file: get it again"
+    )
 
 
 def _refuse_text(file: Path) -> None:
@@ -224,15 +295,3 @@ def _imagenet(depth: int) -> Path:
         with _download_errors(f"the ImageNet weights of ResNet-{depth}"):
             torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True)
     return file
-
-
-def _check_released(word: str, file: Path) -> None:
-    """Raise InputError unless a released file holds what its name says."""
-    release, content = RELEASED[word], read_weights(file)
-    trunk = trunk_state(content)
-    right = bool(trunk) and depth_of(trunk) == release.depth if release.kind == "trunk" else not trunk
-    if not right:
-        raise InputError(
-            f"{file} was kept as '{word}' and holds {describe_weights(content)}; expected {release.what}: remove it and "
-            "download it again"
-        )

@@ -108,7 +108,13 @@ def test_the_shipped_trunk_loads_whole_and_is_small():
 
 REFUSED = [
     ({}, "holds no trunk but something unknown"),
-    ({"model": {"b1.0.0.conv1.weight": torch.zeros(1)}}, "a fine-tuned MGN"),
+    ({"model": MGN(2, 18).state_dict()}, r"a fine-tuned MGN \(ResNet-18, 2 identities"),
+    ({"model": {"b1.0.0.conv1.weight": torch.zeros(1)}}, "an MGN of another layout"),
+    (random_trunk() | {"layer1.0.se.fc1.weight": torch.zeros(1)}, "squeeze-and-excitation"),
+    (
+        random_trunk() | {"conv1.weight": torch.full((64, 3, 7, 7), torch.nan)},
+        r"NaN or infinite numbers \(in conv1.weight",
+    ),
     ({"blocks.0.attn.qkv.weight": torch.zeros(1)}, "a vision transformer"),
     ({"state_dict": {"module.encoder_k.conv1.weight": torch.zeros(1)}}, "without its query encoder"),
     ({"layer1.0.bn1.IN.weight": torch.zeros(1)}, "instance norm"),

@@ -195,8 +195,6 @@ def test_data_synth_writes_a_folder_that_reads_as_market(capsys, tmp_path):
         ("export {nowhere} --out {out}.onnx", "no weights at"),
         ("export {text} --out {out}.onnx", "cannot be read as a checkpoint"),
         ("export {photos} --out {out}.onnx", "is not a run"),
-        ("export shipped --out {out}.onnx", "give --height and --width"),
-        ("export shipped --out {out} --height 64 --width 32", "ends in .onnx"),
         ("app {nowhere}", "there is no folder"),
     ],
 )

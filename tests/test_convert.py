@@ -8,8 +8,9 @@ from lab.backbone import Embedder, load_trunk, resnet
 from lab.convert import convert
 from lab.errors import InputError
 from lab.finetune.mgn import MGN, from_official
+from lab.finetune.train import FinetuneConfig, new_model
 from lab.finetune.train import load as load_mgn
-from lab.pixels import IMAGENET_MEAN, IMAGENET_STD
+from lab.pixels import IMAGENET_MEAN, IMAGENET_STD, LUPERSON_MEAN, LUPERSON_STD
 from lab.pretrain import moco
 from lab.pretrain.train import load as load_moco
 
@@ -40,10 +41,33 @@ def test_the_trunk_of_a_raw_checkpoint(trunk, tmp_path):
     assert "120 of 120 tensors loaded" in report
     assert "1 not used (fc.0.weight)" in report
     written = load_file(tmp_path / "trunk.safetensors")
-    assert set(written) == set(trunk) | {"pixel_mean", "pixel_std"}
+    assert set(written) == set(trunk)  # the raw file says no pixel statistics, so none are made up
+    assert "it carries no pixel statistics" in report
     torch.testing.assert_close(written["conv1.weight"].float(), trunk["conv1.weight"], atol=1e-3, rtol=0)
     assert written["conv1.weight"].dtype == torch.float16
-    assert written["pixel_mean"].dtype == torch.float32
+
+
+def test_fine_tuning_starts_alike_from_a_file_and_from_what_it_was_converted_to(trunk, tmp_path):
+    """Pixel statistics and extra batch norm follow the kind of weights, which a conversion must not blur."""
+    classifier = {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+    config = FinetuneConfig.tiny()
+    for name, content, red, extra_bn in (
+        ("released", trunk, 63.872, True),
+        ("raw", raw_moco(trunk), 63.872, True),
+        ("imagenet", trunk | classifier, 58.395, False),
+        (
+            "own",
+            trunk | {"pixel_mean": torch.tensor(LUPERSON_MEAN), "pixel_std": torch.tensor(LUPERSON_STD)},
+            67.83,
+            True,
+        ),
+    ):
+        torch.save(content, tmp_path / f"{name}.pth")
+        convert(tmp_path / f"{name}.pth", tmp_path / f"{name}.safetensors")
+        for file in (tmp_path / f"{name}.pth", tmp_path / f"{name}.safetensors"):
+            model, _ = new_model(config, 5, file)
+            assert model.pixel_std[0, 0].item() == pytest.approx(red), file
+            assert model.extra_bn == extra_bn, file
 
 
 def test_imagenet_weights_keep_imagenet_s_statistics(trunk, tmp_path):
@@ -62,7 +86,7 @@ def test_a_fine_tuned_mgn_there_and_back(images, tmp_path):
     published = {"model": model.state_dict(), "optimizer": {}, "scheduler": {}, "iteration": 9}
     torch.save(published, tmp_path / "theirs.pth")
     sentence = convert(tmp_path / "theirs.pth", tmp_path / "ours.safetensors")
-    assert "5 identities, with extra batch norm, pixel mean 100.000, 90.000, 80.000" in sentence
+    assert "5 identities, with extra batch norm, pixel mean [100.0, 90.0, 80.0]" in sentence
     assert torch.equal(load_mgn(tmp_path / "ours.safetensors").embed(images), model.embed(images))
     convert(tmp_path / "ours.safetensors", tmp_path / "back.pth", to="fastreid")
     back = torch.load(tmp_path / "back.pth", weights_only=True)
@@ -109,7 +133,22 @@ def test_a_trunk_becomes_the_flat_file_of_fastreid(trunk, tmp_path):
     flat = torch.load(tmp_path / "flat.pth", weights_only=True)
     assert set(flat) == set(trunk)
     assert all(torch.equal(flat[key], value) for key, value in trunk.items())
-    assert "MODEL.PIXEL_MEAN [89.887, 79.203, 80.07]" in sentence
+    assert "MODEL.PIXEL_MEAN [89.896, 79.2, 80.073], MODEL.PIXEL_STD [63.872" in sentence  # the published ones
+
+
+def test_without_out_the_report_alone(trunk, tmp_path):
+    torch.save(trunk, tmp_path / "flat.pth")
+    before = list(tmp_path.iterdir())
+    assert "120 of 120 tensors loaded" in convert(tmp_path / "flat.pth", None)
+    assert list(tmp_path.iterdir()) == before
+
+
+def test_momentum_does_not_outlive_a_turned_convolution(tmp_path):
+    model = moco.MoCo(18, 16, 32)
+    optimizer = torch.optim.SGD(model.encoder_q.parameters(), 0.05, momentum=0.8)
+    content = model.state_dict() | {"pixel_mean": model.pixel_mean.flip(1), "pixel_std": model.pixel_std.flip(1)}
+    torch.save({"model": content, "optimizer": optimizer.state_dict()}, tmp_path / "bgr.pt")
+    assert "without the optimizer" in convert(tmp_path / "bgr.pt", tmp_path / "raw.pth", to="lup_moco", bgr=True)
 
 
 @pytest.mark.parametrize("kind", ["trunk", "mgn"])
@@ -136,6 +175,9 @@ def test_bgr_weights_turned_round_say_the_same_about_rgb_images(kind, trunk, ima
 def test_what_cannot_be_converted(trunk, tmp_path):
     torch.save({"head": torch.zeros(1)}, tmp_path / "none.pth")
     torch.save(trunk, tmp_path / "trunk.pth")
+    torch.save(trunk | {"pixel_mean": torch.tensor(LUPERSON_MEAN), "pixel_std": torch.ones(3)}, tmp_path / "rgb.pth")
+    torch.save(trunk | {"layer2.0.conv1.weight": torch.zeros(1)}, tmp_path / "odd.pth")
+    torch.save(trunk | {"conv1.weight": trunk["conv1.weight"] * torch.nan}, tmp_path / "nan.pth")
     other = moco.MoCo(18, 16, 32, pixel_mean=IMAGENET_MEAN, pixel_std=IMAGENET_STD)
     torch.save({"model": other.state_dict()}, tmp_path / "imagenet-moco.pth")
     for source, out, options, sentence in [
@@ -144,7 +186,20 @@ def test_what_cannot_be_converted(trunk, tmp_path):
         ("trunk.pth", "no.pth", {}, r"expected a name that ends in .safetensors"),
         ("trunk.pth", "no.safetensors", {"to": "fastreid"}, r"expected a name that ends in .pth or .pt"),
         ("trunk.pth", "no.pth", {"to": "fastreid", "half": True}, "--half was given with --to fastreid"),
-        ("trunk.pth", "no.pth", {"to": "lup_moco"}, "these weights are a bare ResNet-18 trunk and have no encoder_q"),
+        (
+            "trunk.pth",
+            "no.pth",
+            {"to": "lup_moco"},
+            "trunk.pth is a bare ResNet-18 trunk; expected .* a raw MoCo checkpoint",
+        ),
+        ("rgb.pth", "no.safetensors", {"bgr": True}, "has pixel statistics in the order R, G, B; leave --bgr out"),
+        (
+            "odd.pth",
+            "no.safetensors",
+            {},
+            r"odd.pth holds no whole trunk \(.*1 of wrong shape \(layer2.0.conv1.weight\)",
+        ),
+        ("nan.pth", "no.safetensors", {}, r"nan.pth holds NaN or infinite numbers \(in conv1.weight\)"),
         ("imagenet-moco.pth", "no.pth", {"to": "lup_moco"}, "other pixel statistics than LUPerson's"),
         ("trunk.pth", "absent/no.safetensors", {}, "cannot write"),
     ]:

@@ -5,9 +5,9 @@ import torch
 
 from lab.backbone import load_trunk, resnet
 from lab.errors import InputError
-from lab.finetune.mgn import MGN, _depth, from_official
+from lab.finetune.mgn import MGN, from_official
 from lab.small_maps import SmallMapConv2d, use_for_small_maps
-from lab.weights import BLOCKS
+from lab.weights import BLOCKS, identify
 
 
 @pytest.mark.parametrize("depth", BLOCKS.values())
@@ -16,7 +16,7 @@ def test_the_descriptor_has_2048_numbers_at_every_depth(depth):
         model = MGN(7, depth)
         features = model(torch.empty(2, 3, 96, 48))
     assert features.shape == (2, 2048)
-    assert _depth(model.state_dict()) == depth
+    assert identify(model.state_dict()).depth == depth
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +102,22 @@ def test_from_official_takes_everything_from_the_tensors(r18):
 def test_from_official_says_what_it_got_instead(r18):
     with pytest.raises(InputError, match="a bare ResNet-18 trunk"):
         from_official(resnet(18).state_dict())
-    with pytest.raises(InputError, match="whole checkpoint file with the entries model, iteration"):
+    with pytest.raises(InputError, match="a whole file with the entries model, iteration"):
         from_official({"model": {}, "iteration": 3})
-    with pytest.raises(InputError, match="MoCo"):
+    with pytest.raises(InputError, match="a bare ResNet of unusual depth"):
         from_official({"module.encoder_q.conv1.weight": torch.zeros(1)})
     with pytest.raises(InputError, match="something unknown .*head.weight"):
         from_official({"head.weight": torch.zeros(1)})
     state = r18.state_dict()
+    without = {key: value for key, value in state.items() if not key.startswith("pixel_")}
+    with pytest.raises(InputError, match="mgn.pth has no pixel_mean and pixel_std; add the statistics"):
+        from_official(without, source="mgn.pth")
+    newer = {key.replace("classifier.weight", "weight"): value for key, value in state.items()}
+    with pytest.raises(InputError, match="an MGN of another layout than the published one"):
+        from_official(newer)
+    with pytest.raises(InputError, match=r"holds NaN or infinite numbers \(in b1_head.bottleneck.0.weight\)"):
+        from_official(state | {"b1_head.bottleneck.0.weight": state["b1_head.bottleneck.0.weight"] * torch.nan})
     with pytest.raises(InputError, match=r"no ResNet-18/34/50/101/152"):
         from_official({key: value for key, value in state.items() if not key.startswith("b1.1.1.")})
-    with pytest.raises(InputError, match=r"do not fit .*b33_head"):
+    with pytest.raises(InputError, match=r"does not fit .*b33_head"):
         from_official({key: value for key, value in state.items() if key != "b33_head.bottleneck.0.weight"})

@@ -114,9 +114,11 @@ def test_features_have_unit_norm_and_take_uint8_and_float_alike():
 
 
 def test_a_file_that_is_no_moco_checkpoint_is_refused():
-    with pytest.raises(InputError, match=r"have no encoder_q.conv1.weight, encoder_k.conv1.weight, queue"):
-        from_official({"conv1.weight": torch.zeros(1)})
+    with pytest.raises(
+        InputError, match=r"raw.pth is a bare ResNet of unusual depth trunk; expected the state_dict entry"
+    ):
+        from_official({"conv1.weight": torch.zeros(1)}, "raw.pth")
     state = small().state_dict()
     del state["encoder_q.layer4.1.conv2.weight"]
-    with pytest.raises(InputError, match="lacks"):
+    with pytest.raises(InputError, match=r"does not fit .*encoder_q.layer4.1.conv2.weight"):
         from_official(state)

@@ -8,6 +8,8 @@
 import hashlib
 import json
 import os
+import re
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -171,32 +173,32 @@ def _evaluate(
         blocks = rerank_blocks(
             query.values,
             gallery.values,
-            config.variant,
-            config.k1,
-            config.k2,
-            config.lambda_value,
-            config.memory_gb,
-            device,
-            progress,
+            variant=config.variant,
+            k1=config.k1,
+            k2=config.k2,
+            lambda_value=config.lambda_value,
+            memory_gb=config.memory_gb,
+            device=device,
+            progress=progress,
         )
     result = evaluate_ranking(
         query,
         gallery,
-        config.distance,
-        config.ap,
-        blocks,
-        config.memory_gb,
-        device,
-        progress,
-        config.denominator,
-        config.gallery_shot,
-        config.repeats,
-        config.seed,
+        distance=config.distance,
+        ap=config.ap,
+        blocks=blocks,
+        memory_gb=config.memory_gb,
+        device=device,
+        progress=progress,
+        denominator=config.denominator,
+        gallery_shot=config.gallery_shot,
+        repeats=config.repeats,
+        seed=config.seed,
     )
     lonely = np.flatnonzero(result.first_match == 0)
     settings = {
         **facts,
-        **_protocol(config),
+        **protocol(config),
         "removed": "same pid and same camid as the query",
         "junk_dropped": dropped,
         "queries_without_match": len(lonely),
@@ -205,8 +207,41 @@ def _evaluate(
         "device": device.type,
     }
     result = replace(result, settings=settings)
+    kept = set_aside(run, eval_name(name, settings), protocol(config))
+    if kept and progress:
+        print(f"the earlier result, which was ranked or averaged in another way, is kept as {kept}")
     run.save_result(eval_name(name, settings), result)
     return result
+
+
+def set_aside(run: Run, name: str, settings: dict) -> str | None:
+    """Rename an earlier result `name` whose protocol is another one, so that a new one does not replace it.
+
+    The new name says in what it was other, such as market1501-ap_trapezoid; returns it, or None.
+    """
+    file = run.folder / "eval" / name / "result.json"
+    before = (_read_note(file) or {}).get("settings", {})
+    other = _differences(before, settings)
+    if not other:
+        return None
+    kept = f"{name}-{'-'.join(other)}"
+    if (run.folder / "eval" / kept).exists():
+        shutil.rmtree(run.folder / "eval" / kept)
+    (run.folder / "eval" / name).rename(run.folder / "eval" / kept)
+    return kept
+
+
+def _differences(before: dict, now: dict) -> list[str]:
+    """key_value of what was other before; keys that are missing there are from before they existed, or not ours."""
+    found = []
+    for key, value in now.items():
+        if key not in before or before[key] == value:
+            continue
+        if isinstance(before[key], dict) and isinstance(value, dict):
+            found += _differences(before[key], value)
+        else:
+            found.append(re.sub(r"[^\w.]+", "_", f"{key}_{before[key]}"))
+    return found
 
 
 def _expand(
@@ -217,7 +252,7 @@ def _expand(
     return replace(query, values=new_query), replace(gallery, values=new_gallery)
 
 
-def _protocol(config: EvaluateConfig) -> dict:
+def protocol(config: EvaluateConfig) -> dict:
     """How it was ranked and averaged, as a result's settings say it; None for what was not done."""
     single = config.gallery_shot == "single"
     rerank = {"variant": config.variant, "k1": config.k1, "k2": config.k2, "lambda": config.lambda_value}

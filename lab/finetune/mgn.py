@@ -16,17 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lab.backbone import resnet
+from lab.backbone import resnet, statistics_of
 from lab.errors import InputError
-from lab.pixels import (
-    FINETUNE_MEAN,
-    FINETUNE_STD,
-    at_least_float32,
-    check_pixel_statistics,
-    normalise,
-    register_pixel_statistics,
-)
-from lab.weights import BLOCKS, describe_weights
+from lab.pixels import FINETUNE_MEAN, FINETUNE_STD, at_least_float32, normalise, register_pixel_statistics
+from lab.weights import check_finite, identify
 
 # head: its branch, into how many stripes that branch's map is cut, and which of them it sees; the order of the
 # descriptor
@@ -174,21 +167,31 @@ class MGN(nn.Module):
         return targets
 
 
-def from_official(state_dict: Mapping[str, Tensor], last_stride: int = 1) -> MGN:
+def from_official(state_dict: Mapping[str, Tensor], last_stride: int = 1, source: str = "the MGN checkpoint") -> MGN:
     """Build the MGN that a released fine-tuned checkpoint holds; `state_dict` is that file's entry `model`.
 
     Depth, number of identities and extra batch norm come from the tensors, and so do the pixel statistics that it was
-    trained with; only `last_stride` leaves no trace in them. Raises InputError, which says what the given thing looks
-    like instead.
+    trained with; only `last_stride` leaves no trace in them. `source` is how messages call it. Raises InputError, which
+    says what the given thing looks like instead.
     """
-    state = {key.removeprefix("module."): value for key, value in state_dict.items()}
-    if "b1_head.classifier.weight" not in state or "backbone.4.0.conv1.weight" not in state:
-        raise InputError(f"these weights are {_given(state)}; expected the `model` entry of a fine-tuned MGN")
-    if "pixel_mean" in state and "pixel_std" in state:
-        check_pixel_statistics(state["pixel_mean"], state["pixel_std"], "the MGN checkpoint")
+    if "model" in state_dict or "state_dict" in state_dict:
+        entries = ", ".join(map(str, list(state_dict)[:6]))
+        raise InputError(f"{source} is a whole file with the entries {entries}; expected its `model` entry alone")
+    given = identify(state_dict)
+    if given.kind != "mgn":
+        raise InputError(f"{source} is {given.words}; expected the `model` entry of a fine-tuned MGN")
+    if given.depth is None:
+        raise InputError(f"{source} is an MGN and no ResNet-18/34/50/101/152; expected a complete one of these")
+    statistics = statistics_of(given, source)
+    if not statistics:
+        raise InputError(
+            f"{source} has no pixel_mean and pixel_std; add the statistics (0..255, RGB) that it was trained with to its "
+            "state dict, or its features would be wrong"
+        )
+    state = given.state | statistics
     model = MGN(
         num_classes=len(state["b1_head.classifier.weight"]),
-        depth=_depth(state),
+        depth=given.depth,
         extra_bn="heads_extra_bn_b1.weight" in state,
         last_stride=last_stride,
     )
@@ -199,28 +202,9 @@ def from_official(state_dict: Mapping[str, Tensor], last_stride: int = 1) -> MGN
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise InputError(f"these MGN weights do not fit ({reason}); expected the published MGN's own keys") from error
+        raise InputError(f"{source} does not fit ({reason}); expected the published MGN's own keys") from error
+    check_finite(state, source)
     return model
-
-
-def _depth(state: Mapping[str, Tensor]) -> int:
-    def blocks(prefix: str) -> int:
-        return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
-
-    bottleneck = "backbone.4.0.conv3.weight" in state
-    found = (blocks("backbone.4."), blocks("backbone.5."), 1 + blocks("b1.0."), blocks("b1.1."))
-    if (found, bottleneck) not in BLOCKS:
-        raise InputError(
-            f"these MGN weights have {found} blocks in the four layers, which is no ResNet-18/34/50/101/152; "
-            "give a complete fine-tuned checkpoint of one of these"
-        )
-    return BLOCKS[found, bottleneck]
-
-
-def _given(state: Mapping) -> str:
-    if "model" in state or "state_dict" in state:
-        return f"a whole checkpoint file with the entries {', '.join(map(str, list(state)[:6]))}"
-    return describe_weights(state)
 
 
 def _trunk_name(key: str) -> str | None:

@@ -28,9 +28,10 @@ from lab.pixels import (
     IMAGENET_STD,
     alike,
     register_pixel_statistics,
+    shown_statistics,
 )
 from lab.runs import Run, replacing
-from lab.weights import is_imagenet, read_weights, resolve_weights, trunk_state
+from lab.weights import identify, read_weights, resolve_weights, unwrap
 
 AfterEpoch = Callable[[MGN, int], dict[str, float]]
 
@@ -235,9 +236,9 @@ def load(path: str | Path) -> MGN:
 
     Raises InputError for a file that holds no MGN.
     """
-    content = read_weights(resolve_weights(path))
-    model = from_official(content.get("model", content), content.get("config", {}).get("last_stride", 1))
-    return model.eval()
+    file = resolve_weights(path)
+    content = read_weights(file)
+    return from_official(unwrap(content), identify(content).config.get("last_stride", 1), str(file)).eval()
 
 
 def new_model(config: FinetuneConfig, num_classes: int, init: str | Path | None) -> tuple[MGN, LoadReport | None]:
@@ -248,10 +249,11 @@ def new_model(config: FinetuneConfig, num_classes: int, init: str | Path | None)
     The pixel statistics are then those that come with the weights, or LUPerson's. Raises InputError if others are asked
     for than the weights were trained with.
     """
-    labelled = init is not None and is_imagenet(trunk_state(read_weights(resolve_weights(init))))
+    content = read_weights(resolve_weights(init)) if init is not None else {}
+    labelled = identify(content).labelled
     extra_bn = not labelled if config.extra_bn == "auto" else config.extra_bn == "on"
     model = MGN(num_classes, config.depth, extra_bn, last_stride=config.last_stride)
-    report = load_trunk(model, init) if init is not None else None
+    report = load_trunk(model, content, str(init)) if init is not None else None
     if config.pixels != "auto":
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if config.pixels == "imagenet" else (FINETUNE_MEAN, FINETUNE_STD)
         if report and report.pixel_statistics and not alike(model.pixel_mean, model.pixel_std, mean, std):
@@ -287,8 +289,9 @@ def _start(
         return model, optimizer, content["step"]
     torch.manual_seed(config.seed)
     model, report = new_model(config, num_classes, init)
-    if report and progress:
-        print(report)
+    if progress:
+        print(report or "from random weights")
+        print(shown_statistics(model))
     run.trim_log(-1)
     model = model.to(device, memory_format=torch.channels_last)
     return model, make_optimizer(model, config), 0

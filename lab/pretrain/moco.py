@@ -12,18 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.backbone import resnet
+from lab.backbone import resnet, statistics_of
 from lab.batch_norm import in_groups
 from lab.errors import InputError
 from lab.pixels import (
     LUPERSON_MEAN,
     LUPERSON_STD,
     at_least_float32,
-    check_pixel_statistics,
     normalise,
     register_pixel_statistics,
 )
-from lab.weights import STATISTICS, depth_of, describe_weights
+from lab.weights import STATISTICS, check_finite, depth_of, identify
 
 
 @dataclass(frozen=True)
@@ -149,30 +148,28 @@ class MoCo(nn.Module):
         return {key: [f"encoder_q.{key}", f"encoder_k.{key}"] for key in keys}
 
 
-def from_official(state_dict: dict[str, Tensor]) -> MoCo:
+def from_official(state_dict: dict[str, Tensor], source: str = "the MoCo checkpoint") -> MoCo:
     """A MoCo with the `state_dict` entry of a published pre-training checkpoint (`module.encoder_q.*`, `module.queue`).
 
     Depth, projection and queue length are read off the shapes; pixel statistics are LUPerson's where the file carries
-    none, as the published one. Raises InputError for anything else.
+    none, as the published one. `source` is how messages call it. Raises InputError for anything else.
     """
-    state = {key.removeprefix("module."): value for key, value in state_dict.items()}
-    needed = ("encoder_q.conv1.weight", "encoder_k.conv1.weight", "queue")
-    absent = [key for key in needed if key not in state]
-    if absent:
+    given = identify(state_dict)
+    if given.kind != "moco":
         raise InputError(
-            f"these weights are {describe_weights(state)} and have no {', '.join(absent)}; expected the state_dict entry "
-            "of a raw MoCo checkpoint (a trunk alone is loaded with load_trunk)"
+            f"{source} is {given.words}; expected the state_dict entry of a raw MoCo checkpoint with encoder_q, encoder_k "
+            "and queue"
         )
-    if "pixel_mean" in state and "pixel_std" in state:
-        check_pixel_statistics(state["pixel_mean"], state["pixel_std"], "the MoCo checkpoint")
+    state, statistics = given.state, statistics_of(given, source)
     dim, queue_size = state["queue"].shape
     model = MoCo(depth_of(state, "encoder_q."), dim, queue_size)
-    report = model.load_state_dict(state, strict=False)
-    missing = [key for key in report.missing_keys if key not in STATISTICS]
-    if missing or report.unexpected_keys:
-        raise InputError(
-            f"the checkpoint lacks {missing[:3]} and has {report.unexpected_keys[:3]} too much; get it again"
-        )
+    own = {key: value for key, value in model.state_dict().items() if key in STATISTICS}
+    try:
+        model.load_state_dict(own | state | statistics)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{source} does not fit ({reason}); expected a whole MoCo checkpoint: get it again") from error
+    check_finite(state, source)
     return model
 
 

@@ -22,7 +22,7 @@ from lab.errors import InputError
 from lab.pretrain.augment import Views, pad_together
 from lab.pretrain.moco import Contrast, MoCo, from_official
 from lab.runs import Run, replacing
-from lab.weights import read_weights, resolve_weights, unwrap
+from lab.weights import identify, read_weights, resolve_weights, unwrap
 
 LOG_COLUMNS = ("step", "epoch", "lr", "loss", "accuracy", "batch_accuracy", "chance_loss", "feature_std",
                "images_per_second")  # fmt: skip
@@ -196,9 +196,10 @@ def load(path: str | Path) -> MoCo:
 
     Raises InputError for anything else.
     """
-    content = read_weights(resolve_weights(path))
-    if "queue_size" not in content.get("config", {}):
-        return from_official(unwrap(content)).eval()
+    file = resolve_weights(path)
+    content = read_weights(file)
+    if "queue_size" not in identify(content).config:
+        return from_official(unwrap(content), str(file)).eval()
     config = PretrainConfig(**content["config"])
     model = MoCo(config.depth, config.dim, config.queue_size, config.key_momentum, config.temperature, config.bn_groups)
     model.load_state_dict(content["model"])

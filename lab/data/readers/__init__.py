@@ -7,7 +7,7 @@ empty split. In reading order: `scan` (what is in a folder), `market`, `msmt17`,
 import os
 from pathlib import Path
 
-from lab.data.readers.counts import PUBLISHED_COUNTS, count_report, queries_without_match
+from lab.data.readers.counts import PUBLISHED_COUNTS, count_differences, count_report, queries_without_match
 from lab.data.readers.cuhk03 import cuhk03
 from lab.data.readers.folder import folder
 from lab.data.readers.market import dukemtmc, market1501, synthetic
@@ -20,6 +20,7 @@ __all__ = [
     "DATASETS",
     "IMAGE_SUFFIXES",
     "PUBLISHED_COUNTS",
+    "count_differences",
     "count_report",
     "list_images",
     "load",

@@ -40,6 +40,19 @@ def count_report(dataset: ReidDataset) -> pd.DataFrame | None:
     return pd.DataFrame(rows, columns=["split", "count", "found", "published", "differs"]).set_index(["split", "count"])
 
 
+def count_differences(dataset: ReidDataset) -> str:
+    """One sentence if a data set with published counts has others, else ""."""
+    counts = count_report(dataset)
+    if counts is None or not (counts["differs"] != "").any():
+        return ""
+    other = counts[counts["differs"] != ""]
+    named = [f"{split} {what} {row.found} instead of {row.published}" for (split, what), row in other.iterrows()]
+    return (
+        f"this is not the published {dataset.edition} ({', '.join(named[:3])}{', …' if len(named) > 3 else ''}): figures on "
+        "it are not comparable with published ones"
+    )
+
+
 def queries_without_match(dataset: ReidDataset) -> np.ndarray:
     """Positions of the queries whose person no other camera of the gallery saw: evaluation leaves them out."""
     seen = set(zip(dataset.gallery.pid.tolist(), dataset.gallery.camid.tolist(), strict=True))

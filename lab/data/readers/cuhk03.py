@@ -27,7 +27,7 @@ def cuhk03(root: Path, name: str = "cuhk03") -> ReidDataset:
         unpack(images, index, kind, folder)
         notes.append(f"{images.name} was unpacked into {folder}, which the next call reads")
     splits, more = read_parts(folder, EXAMPLE)
-    notes += [f"the {kind} boxes were read ({folder.name}/)", *more]
+    notes += [f"{folder.name}/ was read as the {kind} boxes", *more]
     return ReidDataset(name, **splits, notes=tuple(notes), edition=f"cuhk03-{kind}")
 
 

@@ -14,9 +14,7 @@ def list_images(folder: str | Path) -> list[str]:
     folder = Path(os.path.abspath(folder))
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; expected a folder of images: give another one")
-    found = [
-        str(path) for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    ]
+    found = [str(path) for path in sorted(folder.rglob("*")) if is_image(path.name) and path.is_file()]
     if not found:
         raise InputError(f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); give a folder that does")
     return found
