@@ -1,16 +1,14 @@
 """mgn_r101_eval.npz: what the published MGN-R101 says about four images."""
 
-import copy
-
 import torch
-from golden_models import FLOAT64, close, golden
+from golden_models import FLOAT64, close, golden, in_float64
 
 NAME = "mgn_r101_eval.npz"
 
 
 def test_descriptor_in_float64(r101, images):
     with torch.no_grad():
-        features = copy.deepcopy(r101).double().eval().features(images("mgn/eval", 4))
+        features = in_float64(r101).eval().features(images("mgn/eval", 4))
     descriptor = torch.cat(list(features.values()), dim=1)
     close(f"{NAME}, float64: descriptor", descriptor, golden(NAME)["descriptor_f64"], FLOAT64, asked=1e-4)
 

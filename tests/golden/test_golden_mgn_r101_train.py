@@ -2,7 +2,7 @@
 
 import copy
 
-from golden_models import check_losses_and_gradients, golden, learning_everywhere
+from golden_models import check_losses_and_gradients, golden, in_float64, learning_everywhere
 
 from lab.finetune.train import set_frozen
 
@@ -10,7 +10,7 @@ NAME = "mgn_r101_train.npz"
 
 
 def test_losses_and_gradients_in_float64(r101, images):
-    model = copy.deepcopy(r101).double()
+    model = in_float64(r101)
     set_frozen(model, False)
     check_losses_and_gradients(NAME, model, images("mgn/train", 8), golden(NAME))
 

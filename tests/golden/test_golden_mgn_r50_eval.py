@@ -1,11 +1,10 @@
 """mgn_r50_eval.npz: what the published MGN-R50 says about four images, from the first map to the descriptor."""
 
-import copy
 import zlib
 
 import numpy as np
 import torch
-from golden_models import FLOAT64, close, golden
+from golden_models import FLOAT64, close, golden, in_float64
 
 from lab.finetune.mgn import BRANCHES, HEADS
 
@@ -54,7 +53,7 @@ def test_maps_features_and_descriptor(r50, images):
 
 def test_descriptor_in_float64(r50, images):
     with torch.no_grad():
-        features = copy.deepcopy(r50).double().eval().features(images("mgn/eval", 4))
+        features = in_float64(r50).eval().features(images("mgn/eval", 4))
     descriptor = torch.cat(list(features.values()), dim=1)
     close(f"{NAME}, float64: descriptor", descriptor, golden(NAME)["descriptor_f64"], FLOAT64, asked=1e-4)
 

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from golden_models import FLOAT64, close, close_each, golden
+from golden_models import FLOAT64, close, close_each, golden, in_float64
 
 from lab.finetune.losses import mgn_losses
 from lab.finetune.train import FinetuneConfig, frozen_steps, learning_rate, make_optimizer, set_frozen
@@ -20,7 +20,7 @@ def test_five_steps_across_the_end_of_the_frozen_phase(r50, images):
     The fifth step's own update and what the model says after it are looked at with LAB_SLOW_TESTS=1: the losses of the
     fifth step already depend on every update before.
     """
-    expected, model = golden(NAME), copy.deepcopy(r50).double()
+    expected, model = golden(NAME), in_float64(r50)
     config = FinetuneConfig(warmup=2 / 5, flat=3 / 5, freeze=1 / 5)
     optimizer = make_optimizer(model, config)
     frozen = frozen_steps(5, config.freeze, has_initial_weights=True)
