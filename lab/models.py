@@ -9,6 +9,7 @@ from lab.errors import InputError
 from lab.finetune.mgn import MGN, from_official
 from lab.finetune.train import FinetuneConfig
 from lab.finetune.train import load as load_mgn
+from lab.pixels import shown_statistics
 from lab.pretrain.train import PretrainConfig
 from lab.pretrain.train import load as load_moco
 from lab.runs import Run
@@ -43,6 +44,7 @@ def load_descriptor(source: str) -> tuple[nn.Module, dict]:
         return from_official(given.state, settings.get("last_stride", 1), str(file)).eval(), settings
     model = Embedder(given.depth or 50)
     print(load_trunk(model, content, str(file)))
+    print(shown_statistics(model))
     return model, settings
 
 

@@ -200,7 +200,7 @@ class Run:
         config = describe(stage, settings, **facts)
         run = cls(folder)
         if run.config:
-            run._refuse_other_config(config, _defaults(settings))
+            run._refuse_other_config(config, _usual_values(settings))
             if run.checkpoint.exists() or run.evals():
                 return run
         elif run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
@@ -214,8 +214,8 @@ class Run:
             ) from error
         return cls(folder)
 
-    def _refuse_other_config(self, config: dict, defaults: dict) -> None:
-        """Raise InputError for another stage or other settings; one that is newer than the run had its default there."""
+    def _refuse_other_config(self, config: dict, usual: list[dict]) -> None:
+        """Raise InputError for another stage or other settings; a setting newer than the run may have a usual value."""
         if self.config.get("stage") != config["stage"]:
             raise InputError(
                 f"{self.folder} already holds a run of stage '{self.config.get('stage')}', and '{config['stage']}' was "
@@ -226,7 +226,7 @@ class Run:
         for key in ("settings", "init", "data"):
             before, now = self.config.get(key), config.get(key)
             if key == "settings":
-                before = defaults | (before or {})
+                before = _with_newer(before or {}, now, usual)
             if before != now:
                 what = _first_difference(key, before, now)
                 raise InputError(
@@ -340,13 +340,24 @@ def describe(stage: str, settings, **facts) -> dict:
     }
 
 
-def _defaults(settings) -> dict:
-    """The default of every field of a settings dataclass, as JSON reads it back; nothing for a dict of settings."""
+def _usual_values(settings) -> list[dict]:
+    """The defaults of a settings dataclass and, if it has one, its tiny(), as JSON reads them back."""
     if not dataclasses.is_dataclass(settings):
-        return {}
-    found = {field.name: field.default for field in dataclasses.fields(settings)}
-    given = {name: value for name, value in found.items() if value is not dataclasses.MISSING}
-    return json.loads(json.dumps(given, default=str))
+        return []
+    fields = {field.name: field.default for field in dataclasses.fields(settings)}
+    usual = [{name: value for name, value in fields.items() if value is not dataclasses.MISSING}]
+    usual += [dataclasses.asdict(type(settings).tiny())] if hasattr(settings, "tiny") else []
+    return json.loads(json.dumps(usual, default=str))
+
+
+def _with_newer(before: dict, now: dict, usual: list[dict]) -> dict:
+    """Earlier settings, with those that did not exist then: as they are now if that is usual, else their default."""
+    newer = {}
+    for name in set(now) - set(before):
+        values = [one[name] for one in usual if name in one]
+        if values:
+            newer[name] = now[name] if now[name] in values else values[0]
+    return before | newer
 
 
 def write_json(file: Path, value: dict) -> None:

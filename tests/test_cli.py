@@ -196,7 +196,10 @@ def test_data_synth_writes_a_folder_that_reads_as_market(capsys, tmp_path):
         ("export {text} --out {out}.onnx", "cannot be read as a checkpoint"),
         ("export {photos} --out {out}.onnx", "is not a run"),
         ("export shipped --out {out} --height 64 --width 32", "ends in .onnx"),
-        ("evaluate --weights {text} --dataset market1501 --root {market} --out {out}", "cannot be read as a checkpoint"),
+        (
+            "evaluate --weights {text} --dataset market1501 --root {market} --out {out}",
+            "cannot be read as a checkpoint",
+        ),
         ("evaluate --weights lup-r18 --dataset market1501 --root {market} --out {out}", "no weights at lup-r18"),
         ("evaluate --run {out} --k1 0", "k1 0"),
         ("convert {text} --out {out}.safetensors", "cannot be read as a checkpoint"),

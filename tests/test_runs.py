@@ -189,11 +189,16 @@ def test_a_run_from_before_a_setting_existed_goes_on_with_that_setting_s_default
         lr: float = 0.1
         newer: str | None = None
 
+        @classmethod
+        def tiny(cls):
+            return cls(newer="tiny")
+
     run = Run.create(tmp_path / "r", "finetune", Settings())
     run.save_result("d", result())
     config = json.loads((run.folder / "config.json").read_text())
     del config["settings"]["newer"]
     (run.folder / "config.json").write_text(json.dumps(config))
-    assert Run.create(run.folder, "finetune", Settings()).evals() == ["d"]
+    for usual in (Settings(), Settings.tiny()):
+        assert Run.create(run.folder, "finetune", usual).evals() == ["d"]
     with pytest.raises(InputError, match="newer was None, now 'x'"):
         Run.create(run.folder, "finetune", Settings(newer="x"))

@@ -65,9 +65,7 @@ class FinetuneConfig:
     scale: float = 64.0  # circle loss: s
     margin: float = 0.35  # circle loss: m
     smoothing: float = 0.1  # label smoothing, shared by the wrong identities
-    adaptive: float = (
-        0.0  # above 0: smoothing by this times the probability of the right identity, in place of the above
-    )
+    adaptive: float = 0.0  # above 0, in place of smoothing: this times the probability of the right identity
     triplet_margin: float = 0.0  # 0 is the soft margin
     mining: Literal["hard", "weighted"] = "hard"  # triplets: the hardest of a batch, or all by softmax weights
     flip: float = 0.5  # probability
