@@ -86,6 +86,9 @@ def _with_trunk(state: dict[str, Tensor], prefix: str, config: dict) -> Weights:
     if prefix == "encoder_q." and {"encoder_k.conv1.weight", "queue"} <= set(state):
         words = f"a raw MoCo pre-training checkpoint ({_resnet(depth)}), which goes to --init of fine-tuning"
         return Weights("moco", words, state, trunk, beside, depth, config=config)
+    if prefix == "encoder_q.":
+        words = f"the query encoder of a MoCo checkpoint ({_resnet(depth)}), which goes to --init of fine-tuning"
+        return Weights("trunk", words, state, trunk, beside, depth, config=config)
     labelled = len(trunk.get("fc.bias", ())) == 1000 or config.get("labelled", False)
     words = f"a bare {_resnet(depth)} trunk" if not beside else f"a {_resnet(depth)} with other parts ({beside[0]}, …)"
     words += " with ImageNet's classifier" if "fc.bias" in trunk and labelled else ""

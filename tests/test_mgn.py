@@ -104,7 +104,7 @@ def test_from_official_says_what_it_got_instead(r18):
         from_official(resnet(18).state_dict())
     with pytest.raises(InputError, match="a whole file with the entries model, iteration"):
         from_official({"model": {}, "iteration": 3})
-    with pytest.raises(InputError, match="a bare ResNet of unusual depth"):
+    with pytest.raises(InputError, match="the query encoder of a MoCo checkpoint"):
         from_official({"module.encoder_q.conv1.weight": torch.zeros(1)})
     with pytest.raises(InputError, match="something unknown .*head.weight"):
         from_official({"head.weight": torch.zeros(1)})
