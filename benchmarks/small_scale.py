@@ -20,12 +20,12 @@ import pandas as pd
 import torch
 import tyro
 
-from lab.weights import describe_init
 from lab.data import ReidDataset, load
 from lab.evaluate.evaluate import EvaluateConfig, evaluate_run
 from lab.finetune.train import FinetuneConfig, finetune
 from lab.finetune.train import load as load_mgn
 from lab.runs import Run, describe
+from lab.weights import describe_init
 
 
 @dataclass(frozen=True)
