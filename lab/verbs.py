@@ -71,8 +71,9 @@ def data_check(dataset: DatasetName, root: Path) -> None:
     counts = count_report(found)
     if counts is not None:
         print(f"\nbeside the published {found.edition}:\n{counts.to_string()}")
-    for note in found.notes:
-        print(f"- {note}")
+    for note in (*found.notes, count_differences(found)):
+        if note:
+            print(f"- {note}")
     unanswerable = queries_without_match(found)
     if len(unanswerable):
         names = ", ".join(Path(path).name for path in found.query.path[unanswerable[:5]])

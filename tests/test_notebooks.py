@@ -9,6 +9,7 @@ from make_demo import make_demo
 from nbclient import NotebookClient
 
 from lab.errors import InputError
+from lab.runs import find_runs
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 TOUR = next(path for path in NOTEBOOKS if path.name == "00_tour.ipynb")
@@ -48,6 +49,10 @@ def answers(notebook: nbformat.NotebookNode) -> list[str]:
 
 
 def test_tour_runs_with_its_answers(demo):
+    """Also when a run was evaluated in other ways and on other data since the demo."""
+    run = next(run for run in find_runs(demo / "runs") if run.config.get("stage") == "finetune")
+    for name in ("other", "synthetic-aqe", "synthetic-rerank-variant_luperson"):
+        run.save_result(name, run.result("synthetic"))
     notebook = with_parameters(read(TOUR), DEMO=str(demo))
     notebook.cells += [nbformat.v4.new_code_cell(code) for code in answers(notebook)]
     NotebookClient(notebook, timeout=600, kernel_name="python3").execute(cwd=str(TOUR.parent))

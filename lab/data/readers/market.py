@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lab.data.readers.counts import PUBLISHED_COUNTS
 from lab.data.readers.scan import contents, images_in
 from lab.data.splits import ReidDataset, Split
 from lab.errors import InputError
@@ -17,7 +18,6 @@ PARTS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_b
 NAME = re.compile(r"^(-?\d+)_c(\d+)")  # 0002_c1s1_000451_03.jpg, and MSMT17's two-digit cameras: 0000_c12_0036.jpg
 JUNK = -1
 EXAMPLE = "0002_c1s1_000451_03.jpg"
-WITHOUT_DISTRACTORS = 13115  # images of Market-1501's gallery when the 2,798 distractors were left out
 EXTRA_FOLDERS = ("distractors_500k/images", "distractors_500k", "images")  # distractors_500k.zip unpacks to images/
 
 
@@ -34,7 +34,7 @@ def market1501(root: Path, name: str = "market1501") -> ReidDataset:
         )
     elif distractors:
         notes.append(f"bounding_box_test: {distractors} distractor(s) (pid 0) kept as negatives")
-    elif len(gallery) == WITHOUT_DISTRACTORS:
+    elif len(gallery) == PUBLISHED_COUNTS["market1501-no-distractors"]["gallery"][0]:
         notes.append(
             "bounding_box_test: this copy has no distractors (pid 0; 2,798 in the published one): mAP is not "
             "comparable with published figures"
