@@ -18,6 +18,8 @@ VERBS = {
     "pretrain": "pre-train a trunk without labels (MoCo v2 with LUPerson's changes)",
     "finetune": "fine-tune MGN on a labelled data set",
     "evaluate": "rank lists, CMC, mAP, mINP of a run, of weights, a baseline or feature files",
+    "compare": "runs beside one another: intervals of their means, paired tests, where they differ",
+    "matrix": "every model on every data set: mAP and rank-1, and what each was trained on",
     "convert": "weights from one layout into another, with a load report",
     "download": "a file that LUPerson's authors released, with its terms and a checksum",
     "export": "the descriptor of a run or a weights file as an ONNX file, checked against torch",

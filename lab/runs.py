@@ -31,49 +31,57 @@ import numpy as np
 import pandas as pd
 
 from lab.errors import InputError
+from lab.features_on_disk import RowsOnDisk, read_features, write_features
 
 RANKS = 50  # length of the CMC curve and of a stored rank list
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What a model says about a list of crops: `values` (N, D) float32 beside pid, camid and path (N,)."""
+    """What a model says about a list of crops: `values` (N, D) float32 beside pid, camid and path (N,).
 
-    values: np.ndarray
+    Large `values` that were loaded from a file stay there, of the type that was stored: then they are a `RowsOnDisk`,
+    which is indexed like an array and reads the rows that are asked for (`np.asarray` loads all of them).
+    """
+
+    values: np.ndarray | RowsOnDisk
     pid: np.ndarray
     camid: np.ndarray
     path: np.ndarray
 
     def save(self, file: Path) -> None:
+        """Write an npz, whose rows can be read one by one later; `values` that are on disk are copied slice by slice."""
         with replacing(Path(file)) as temporary, open(temporary, "wb") as stream:
-            np.savez(stream, values=self.values, pid=self.pid, camid=self.camid, path=self.path)
+            path = np.asarray(self.path, dtype=np.str_)
+            write_features(stream, self.values, pid=self.pid, camid=self.camid, path=path)
 
     @classmethod
-    def load(cls, file: Path) -> "Features":
-        """Read a feature file; `path` may be missing in files that were made elsewhere."""
+    def load(cls, file: Path, on_disk: bool | None = None) -> "Features":
+        """Read a feature file; `path` may be missing in files that were made elsewhere.
+
+        The file is an npz with values (N, D), pid, camid and path (N,), or NAME.npy with the values alone and, beside
+        it, NAME-labels.npz with the rest. `on_disk` says whether the values stay on disk; None leaves those above 1 GB
+        there, if they are stored row by row and not compressed (numpy.savez does so). Values that are loaded become
+        float32.
+        """
         file = Path(file)
         if not file.is_file():
             raise InputError(f"no feature file at {file}; expected an npz with values, pid and camid")
-        try:
-            with np.load(file, allow_pickle=False) as arrays:
-                data = {name: arrays[name] for name in arrays.files}
-        except (ValueError, OSError, KeyError) as error:
-            raise InputError(
-                f"{file} cannot be read as an npz of plain arrays ({error}); save it with numpy.savez"
-            ) from error
+        data = read_features(file, on_disk)
         missing = [name for name in ("values", "pid", "camid") if name not in data]
         if missing:
             raise InputError(f"{file} has no {', '.join(missing)}; expected arrays values (N, D), pid (N,), camid (N,)")
-        count = len(data["values"])
+        values = data["values"]
+        count = values.shape[0] if values.ndim else 0
         data.setdefault("path", np.full(count, "", dtype=np.str_))
         wrong = [f"{name} {data[name].shape}" for name in ("pid", "camid", "path") if data[name].shape != (count,)]
-        if data["values"].ndim != 2 or wrong:
+        if values.ndim != 2 or wrong:
             raise InputError(
-                f"{file} holds values {data['values'].shape} and {', '.join(wrong) or 'matching labels'}; "
+                f"{file} holds values {values.shape} and {', '.join(wrong) or 'matching labels'}; "
                 "expected values (N, D) and one pid, camid and path for each of the N rows"
             )
         return cls(
-            np.ascontiguousarray(data["values"], dtype=np.float32),
+            np.ascontiguousarray(values, dtype=np.float32) if isinstance(values, np.ndarray) else values,
             data["pid"].astype(np.int64),
             data["camid"].astype(np.int64),
             data["path"].astype(np.str_),

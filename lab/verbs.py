@@ -6,10 +6,13 @@ The command line is made from these signatures and from the settings of each sta
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes, Positional
 
@@ -17,27 +20,35 @@ from lab.convert import Layout
 from lab.convert import convert as convert_weights
 from lab.data import ReidDataset, load
 from lab.data.crops import find_unreadable
-from lab.data.readers import DATASETS, count_differences, count_report, list_images, queries_without_match
+from lab.data.readers import CLASSIC, DATASETS, count_differences, count_report, list_images, queries_without_match
 from lab.data.synthetic import SyntheticConfig, write
 from lab.errors import InputError
+from lab.evaluate.breakdown import break_down
+from lab.evaluate.classic import check_classic, evaluate_classic, spread
+from lab.evaluate.comparable import choose
+from lab.evaluate.compare import compare as compare_results
+from lab.evaluate.domains import SEEN, acquaintance, trained_on
 from lab.evaluate.evaluate import EvaluateConfig, eval_name, evaluate_baseline, evaluate_features, evaluate_run
 from lab.evaluate.probe import retrieval_probe
 from lab.export import export_onnx
 from lab.finetune.train import FinetuneConfig
 from lab.finetune.train import finetune as train_mgn
+from lab.matrix import make_matrix
 from lab.models import image_size, load_descriptor, load_model
 from lab.pretrain.train import PretrainConfig
 from lab.pretrain.train import pretrain as train_moco
 from lab.released import TERMS
 from lab.reproduce import ReproduceConfig
 from lab.reproduce import reproduce as reproduce_table
-from lab.runs import EvalResult, Features, Run
+from lab.runs import EvalResult, Features, Run, replacing
+from lab.show.comparison import comparison_tables, describe_breakdown, describe_comparison
 from lab.weights import describe_init, released_file, resolve_weights, weights_digest
 
 Size = Literal["tiny", "paper"]
 DatasetName = Literal[
     "market1501", "market1501-500k", "market1501-no-distractors", "dukemtmc", "msmt17",
-    "cuhk03", "cuhk03-labeled", "cuhk03-detected", "folder", "synthetic",
+    "cuhk03", "cuhk03-labeled", "cuhk03-detected", "cuhk03-classic-labeled", "cuhk03-classic-detected", "folder",
+    "synthetic",
 ]  # fmt: skip
 EXPLORER = Path(__file__).parent.parent / "apps" / "explorer.py"
 
@@ -58,15 +69,16 @@ def demo(out: Path, app: bool = True, seed: int = 0) -> None:
         open_explorer(out / "runs")
 
 
-def data_check(dataset: DatasetName, root: Path) -> None:
+def data_check(dataset: DatasetName, root: Path, split: int = 0) -> None:
     """Layout, counts against the published ones, what was skipped and why, and pictures that cannot be read.
 
     Args:
         dataset: layout of the data set
         root: its folder; for 'folder' also the CSV file
+        split: of the classic CUHK03, 0 to 19
     """
     print(DATASETS[dataset])
-    found = load(dataset, root)
+    found = load(dataset, root, split=split)
     print(f"\n{found.summary().to_string()}")
     counts = count_report(found)
     if counts is not None:
@@ -140,6 +152,7 @@ def finetune(
     out: Path,
     size: Size = "paper",
     init: str | None = None,
+    split: int = 0,
     config: OmitArgPrefixes[FinetuneConfig] = FinetuneConfig(),
 ) -> None:
     """Fine-tune MGN on the training identities of a labelled data set.
@@ -150,15 +163,19 @@ def finetune(
         out: run folder; with the same settings it goes on where it stopped
         size: which defaults: the published recipe, or one for two CPU cores
         init: trunk to start from: checkpoint, run folder or 'shipped'; none is from scratch
+        split: of the classic CUHK03, 0 to 19
     """
-    found = load(dataset, root)
+    found = load(dataset, root, split=split)
     facts = {
         "data": {"dataset": dataset, "root": str(root), "images": len(found.train)},
         "init": describe_init(init),
     }
+    if dataset in CLASSIC:
+        facts["data"]["split"] = split
     run = Run.create(out, "finetune", config, **facts)
     train_mgn(run, found.train, config, init)
-    print(f"wrote {run.checkpoint}; next: lab evaluate --run {out} --dataset {dataset} --root {root}")
+    again = f"--dataset {dataset} --root {root}{f' --split {split}' if split else ''}"
+    print(f"wrote {run.checkpoint}; next: lab evaluate --run {out} {again}")
 
 
 def evaluate(
@@ -167,6 +184,7 @@ def evaluate(
     baseline: Literal["histogram", "untrained"] | None = None,
     dataset: DatasetName | None = None,
     root: Path | None = None,
+    split: int | Literal["all"] = 0,
     query_features: Path | None = None,
     gallery_features: Path | None = None,
     name: str = "features",
@@ -184,6 +202,7 @@ def evaluate(
         baseline: instead of a run: colour histogram, or a network with random weights
         dataset: layout of the data set
         root: its folder; for 'folder' also the CSV file
+        split: of the classic CUHK03, 0 to 19; all: each of them and their mean, for a model that never saw CUHK03
         query_features: npz with values (N, D), pid (N,), camid (N,) and, if known, path (N,)
         gallery_features: the same for the gallery
         name: what the evaluation of feature files is called
@@ -204,16 +223,55 @@ def evaluate(
         return
     if dataset is None or root is None:
         raise InputError("--dataset and --root are missing; say which data set to evaluate on")
-    found = load(dataset, root)
+    if split == "all":
+        check_classic(dataset)
+    found = load(dataset, root, split=0 if split == "all" else split)
     if note := count_differences(found):
         print(f"note: {note}")
-    if baseline is not None:
-        report(Run(out), evaluate_baseline(Run(out), baseline, found, config))
-    elif weights is not None:
-        evaluate_weights(weights, out, found, config)
-    else:
-        target = Run.open(run)
-        report(target, evaluate_run(target, load_model(target), found, config))
+    target, rank = evaluator(run, weights, baseline, out, config)
+    if split == "all":
+        results = evaluate_classic(target, rank, dataset, root)
+        for result in results:
+            report(target, result)
+        print(f"\nover all {len(results)} splits, in %:\n{(100 * spread(results)).round(2).to_string()}")
+        return
+    if acquaintance(target, found.name, root) == SEEN:
+        print(f"note: it was trained on {trained_on(target)}, and some of the people who are searched here were there")
+    report(target, rank(found))
+
+
+def compare(
+    runs: Positional[tuple[str, ...]],
+    eval: str | None = None,
+    draws: int = 10_000,
+    seed: int = 0,
+    out: Path | None = None,
+) -> None:
+    """Runs beside one another: means with 95 % intervals, paired tests, and where two of them differ.
+
+    Intervals are from a bootstrap of people, not queries; p-values from swapping the results of people between two runs.
+    Both speak of other people under these cameras, not of another seed of the training. Of two or three runs every pair
+    is tested, of more each against the first; p-values of several pairs have Holm's correction. Results of other
+    queries, galleries or protocols are refused; another method (distance, re-ranking, image size) is noted.
+
+    Args:
+        runs: run folders, or RUN:EVAL for one evaluation of a run, as in runs/a:market1501 runs/a:market1501-rerank
+        eval: name of one evaluation; without it all that every run has
+        draws: of the bootstrap, and random swaps of the test
+        seed: of both
+        out: FILE.csv for the means (fractions); tests, queries, failures and cameras go to FILE-pairs.csv and so on
+    """
+    if out is not None and out.suffix != ".csv":
+        raise InputError(f"the tables were to go to {out}; expected a file name that ends in .csv")
+    chosen = choose(runs, eval)
+    comparisons = [compare_results(one.results, one.evaluation, draws, seed) for one in chosen]
+    details = [break_down(found, one.folders) for found, one in zip(comparisons, chosen, strict=True)]
+    for found, pairs in zip(comparisons, details, strict=True):
+        print(describe_comparison(found), end="\n\n")
+        if len(pairs) == 1:
+            print(describe_breakdown(pairs[0]), end="\n\n")
+    if out is not None:
+        save_tables(out, comparison_tables(comparisons, details))
 
 
 def convert(
@@ -294,6 +352,26 @@ def reproduce(
     reproduce_table(out, {name: root for name, root in given.items() if root is not None}, config, dry_run)
 
 
+def matrix(
+    runs: tuple[Path, ...],
+    datasets: tuple[str, ...],
+    out: Path,
+    config: OmitArgPrefixes[EvaluateConfig] = EvaluateConfig(),
+) -> None:
+    """Every model on every data set: mAP and rank-1, and which data set each model was trained on.
+
+    Cells are evaluations in the runs' own eval/; one that is there, of the same weights, crops and settings, is read and
+    not made again. A cell that fails is named at the end, and the others are made all the same.
+
+    Args:
+        runs: run folders: of pretrain or finetune, or that `lab evaluate --weights` wrote
+        datasets: NAME=ROOT, as in market1501=/data/market; NAME:LABEL=ROOT calls it LABEL here, as two of one layout
+            need, and cuhk03-classic-labeled/7=ROOT is split 7
+        out: folder for matrix.csv, one row per cell
+    """
+    make_matrix(runs, datasets, out, config)
+
+
 def app(runs: Positional[Path | None] = None) -> None:
     """Open the explorer on a folder of runs.
 
@@ -303,15 +381,26 @@ def app(runs: Positional[Path | None] = None) -> None:
     open_explorer(runs)
 
 
-def evaluate_weights(weights: str, out: Path, dataset: ReidDataset, config: EvaluateConfig) -> None:
-    """Evaluate weights from elsewhere in a run folder of their own, at the image size that they were trained for."""
+def evaluator(
+    run: Path | None, weights: str | None, baseline: str | None, out: Path | None, config: EvaluateConfig
+) -> tuple[Run, Callable[[ReidDataset], EvalResult]]:
+    """The run folder that results go to, and what evaluates a run's model, weights from elsewhere or a baseline.
+
+    Weights get a run folder of their own, and are evaluated at the image size that they were trained for.
+    """
+    if run is not None:
+        target = Run.open(run)
+        return target, partial(evaluate_run, target, load_model(target), config=config)
+    if weights is None:
+        return Run(out), partial(evaluate_baseline, Run(out), baseline, config=config)
     model, settings = load_descriptor(weights)
     if config.height is None or config.width is None:
         height, width = image_size(weights, model, settings)
         config = replace(config, height=config.height or height, width=config.width or width)
     facts = {"weights": weights, "height": config.height, "width": config.width}
-    run = Run.create(out, "weights", facts, init=describe_init(weights))
-    report(run, evaluate_run(run, model, dataset, config, digest=weights_digest(resolve_weights(weights))))
+    target = Run.create(out, "weights", facts, init=describe_init(weights))
+    digest = weights_digest(resolve_weights(weights))
+    return target, partial(evaluate_run, target, model, config=config, digest=digest)
 
 
 def render_people(out: Path, config: SyntheticConfig, workers: int) -> dict:
@@ -338,6 +427,19 @@ def report(run: Run, result: EvalResult) -> None:
         fate = "count as 0" if settings["denominator"] == "all" else "are not counted"
         print(f"{lonely} of {result.num_query} queries have no match under another camera and {fate}")
     print(f"wrote {run.folder / 'eval' / name}")
+
+
+def save_tables(out: Path, tables: dict[str, pd.DataFrame]) -> None:
+    """Write each table to FILE.csv or FILE-name.csv beside it."""
+    for name, table in tables.items():
+        file = out.with_name(f"{out.stem}-{name}.csv") if name else out
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(file) as temporary:
+                table.to_csv(temporary, index=False)
+        except OSError as error:
+            raise InputError(f"cannot write {file} ({error.strerror}); give --out a writable place") from error
+        print(f"wrote {file}")
 
 
 def open_explorer(runs: Path | None) -> None:

@@ -10,21 +10,23 @@ import pytest
 LAB = Path(__file__).parents[1] / "lab"
 BELOW = {"errors": set()}
 BELOW["data"] = {"errors"}
-BELOW["runs"] = {"errors", "data"}
+BELOW["features_on_disk"] = {"errors"}
+BELOW["runs"] = {"errors", "data", "features_on_disk"}
+BELOW["distributed"] = set()
 BELOW["small_maps"] = set()
 BELOW["batch_norm"] = set()
 BELOW["pixels"] = {"errors"}
 BELOW["published"] = set()
 BELOW["released"] = {"errors", "runs"}
 BELOW["weights"] = {"errors", "runs", "released"}
-BELOW["backbone"] = {"errors", "data", "runs", "small_maps", "batch_norm", "pixels", "weights"}
+BELOW["backbone"] = {"errors", "data", "runs", "distributed", "small_maps", "batch_norm", "pixels", "weights"}
 for stage in ("pretrain", "finetune", "evaluate"):
-    BELOW[stage] = BELOW["backbone"] | {"backbone"}
+    BELOW[stage] = BELOW["backbone"] | {"backbone", "features_on_disk"}
 BELOW["convert"] = BELOW["backbone"] | {"backbone", "pretrain", "finetune"}
 BELOW["export"] = {"errors", "runs", "weights", "backbone"}
 BELOW["models"] = BELOW["convert"]
 BELOW["show"] = {"errors", "data", "runs", "backbone", "pretrain", "finetune", "evaluate"}
-FACES = {"cli", "verbs", "demo", "reproduce", "__main__"}  # may use anything, and nothing uses them but one another
+FACES = {"cli", "verbs", "demo", "matrix", "reproduce", "__main__"}  # may use anything, and nothing uses them but one another
 
 
 def layer(file: Path) -> str:

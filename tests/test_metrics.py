@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.errors import InputError
-from lab.evaluate.metrics import distance_blocks, evaluate_ranking, from_key, nearest, sort_rows, to_key
+from lab.evaluate.distance import distance_blocks, from_key, nearest_keys, to_key
+from lab.evaluate.metrics import evaluate_ranking
+from lab.evaluate.ranking import sort_rows
 from lab.runs import Features
 
 
@@ -250,7 +252,7 @@ def test_keys_order_by_distance_then_position():
 def test_nearest_equals_a_stable_sort():
     block = torch.randint(0, 5, (40, 90), generator=torch.manual_seed(0)).float()
     value, column = block.sort(dim=1, stable=True)
-    found = nearest(block, 20)
+    found = from_key(nearest_keys(block, 20).sort(dim=1).values)
     assert torch.equal(found[0], value[:, :20])
     assert torch.equal(found[1], column[:, :20])
     assert torch.equal(sort_rows(block), value)

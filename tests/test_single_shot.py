@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lab.errors import InputError
-from lab.evaluate.metrics import distance_blocks, evaluate_ranking
+from lab.evaluate.distance import distance_blocks
+from lab.evaluate.metrics import evaluate_ranking
 from lab.evaluate.single_shot import SingleShot
 from lab.runs import Features
 

@@ -65,6 +65,7 @@ class ReidDataset:
     gallery: Split
     notes: tuple[str, ...] = ()  # what the reader skipped and why, one sentence each
     edition: str = ""  # which published edition was read, such as "msmt17-v2"; "" has no published counts
+    single_shot: bool = False  # its protocol's CMC is single-gallery-shot: one random gallery crop per person
 
     def summary(self) -> pd.DataFrame:
         """One row per split: images, identities, cameras, and how many crops an identity has."""

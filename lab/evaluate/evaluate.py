@@ -1,12 +1,13 @@
 """The evaluation stage: features in, a result in the run folder out.
 
-* `features/<dataset>-{query,gallery}.npz` are made here and used again while crops and weights are the same;
-* `features/<dataset>-{query,gallery}.json` are notes of what they were made from;
+* `features/<dataset>-{query,gallery}.npz` are made here and used again while crops and weights are the same; for
+  multi-query with Market-1501's gt_bbox/ there is a third part, `multi`;
+* `features/<dataset>-{query,gallery}.json` are notes of what they were made from, and while they are being made
+  `features/<dataset>-….partial.*` lets a killed evaluation go on where it was;
 * `eval/<dataset>[-aqe][-rerank]/` is the result, replaced as a whole.
 """
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -19,11 +20,13 @@ import torch
 from torch import nn
 
 from lab.backbone import Embedder, pick_device
+from lab.data.readers.market import multi_query_crops
 from lab.data.splits import ReidDataset, Split
 from lab.errors import InputError
 from lab.evaluate.expansion import check_expansion, query_expansion
-from lab.evaluate.features import Embed, colour_histogram, extract
+from lab.evaluate.features import Embed, PartialFile, Rows, colour_histogram, extract, hash_crops, read_note
 from lab.evaluate.metrics import check_features, check_matches, check_names, evaluate_ranking
+from lab.evaluate.multi_query import check_pooling, check_unit_length, count_crops, is_asked_for, multi_query
 from lab.evaluate.rerank import check_parameters, rerank_blocks
 from lab.evaluate.single_shot import check_shots
 from lab.runs import EvalResult, Features, Run, write_json
@@ -31,6 +34,7 @@ from lab.weights import weights_digest
 
 BASELINES = ("histogram", "untrained")
 NAMED = 20  # queries without a match that a result names
+LATER = ("flip", "multi_query")  # not done in a result that does not say: it is from before these settings existed
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,14 @@ class EvaluateConfig:
     distance: Literal["cosine", "euclidean"] = "cosine"  # or euclidean (squared, on the features as they are)
     ap: Literal["step", "trapezoid"] = "step"  # mean precision at each hit, as published; or trapezoid
     denominator: Literal["valid", "all"] = "valid"  # means go over queries with a match, or over all (as in lup_moco)
-    gallery_shot: Literal["all", "single"] = "all"  # CMC of the whole gallery, or of one random crop per person in it
+    # CMC of the whole gallery, or of one random crop per person in it; auto: as the data set's protocol has it, which is
+    # single for the classic CUHK03 and all for the others
+    gallery_shot: Literal["auto", "all", "single"] = "auto"
     repeats: int = 10  # single: draws that the CMC is the mean of, 10 as published for the classic CUHK03
     seed: int = 0  # single: of the draws
+    flip: bool = False  # flip test: features of crop and mirrored crop are added; the published protocol has none
+    # multi-query: all crops of the query's person under its camera are pooled, by mean or max
+    multi_query: Literal["off", "mean", "max"] = "off"
     expand: bool = False  # query expansion of the features, before anything else
     expand_k: int = 5  # query expansion: nearest crops that are averaged, the crop itself included
     expand_alpha: float = 3.0  # query expansion: each counts with cosine ** alpha; 0 counts all alike
@@ -56,13 +65,15 @@ class EvaluateConfig:
     width: int | None = None
     batch_size: int = 64  # crops that are embedded at a time
     num_workers: int = 2  # processes that read crops
-    amp: Literal["off", "auto", "bfloat16"] = "off"  # mixed precision for the features: off, auto or bfloat16
+    amp: Literal["off", "auto", "bfloat16", "float16"] = "off"  # mixed precision for the features; float16: on CUDA
     device: str = "auto"  # auto, cpu or cuda
     memory_gb: float = 0.25  # of distances held at a time
 
     def __post_init__(self):
-        check_names(self.distance, self.ap, self.denominator, self.gallery_shot)
+        check_names(self.distance, self.ap, self.denominator, decide_shot(self.gallery_shot))
         check_shots(self.repeats, self.seed)
+        if self.multi_query != "off":
+            check_pooling(self.multi_query)
         check_expansion(self.expand_k, self.expand_alpha, self.expand_times)
         check_parameters(self.variant, self.k1, self.k2, self.lambda_value)
 
@@ -81,24 +92,70 @@ def evaluate_run(
     the run's checkpoint are the same; a run without a checkpoint is always embedded anew, unless `digest` says which
     weights `embed` has.
     """
+    config, splits, dropped, facts = _prepare(run, dataset, config, digest)
+    check_matches(splits["query"], splits["gallery"])
+    features = {}
+    for part, split in splits.items():
+        features[part] = _features(run, embed, split, f"{dataset.name}-{part}", facts["checkpoint"], config, progress)
+    parts = features["query"], features["gallery"], features.get("multi")
+    return _evaluate(run, dataset.name, *parts, config, facts, dropped, progress)
+
+
+def stored_result(
+    run: Run, dataset: ReidDataset, config: EvaluateConfig | None = None, digest: str | None = None
+) -> EvalResult | None:
+    """The run's result that `evaluate_run` would write once more: same weights, crops and settings; None without one."""
+    config, _, _, facts = _prepare(run, dataset, config, digest)
+    wanted = facts | protocol(config)
+    name = eval_name(dataset.name, wanted)
+    stored = (read_note(run.folder / "eval" / name / "result.json") or {}).get("settings", {})
+    if facts["checkpoint"] is None or any(key not in stored or stored[key] != wanted[key] for key in wanted):
+        return None
+    try:
+        return run.result(name)
+    except InputError:
+        return None  # a folder that is not whole is written anew
+
+
+def _prepare(
+    run: Run, dataset: ReidDataset, config: EvaluateConfig | None, digest: str | None
+) -> tuple[EvaluateConfig, dict[str, Split], dict[str, int], dict]:
+    """Settings without anything open, the crops of query and gallery, junk left out, and what features depend on."""
     config = config or EvaluateConfig()
-    config = replace(config, height=_size(run, config, "height"), width=_size(run, config, "width"))
-    checkpoint = weights_digest(run.checkpoint) if run.checkpoint.is_file() else digest
-    splits, dropped, features = {}, {}, {}
+    shot = decide_shot(config.gallery_shot, dataset.single_shot)
+    config = replace(config, height=_size(run, config, "height"), width=_size(run, config, "width"), gallery_shot=shot)
+    splits, dropped = {}, {}
     for part in ("query", "gallery"):
         splits[part], dropped[part] = _drop_junk(getattr(dataset, part), part)
-    check_matches(splits["query"], splits["gallery"])
-    for part, split in splits.items():
-        features[part] = _features(run, embed, split, f"{dataset.name}-{part}", checkpoint, config, progress)
+    checkpoint = weights_digest(run.checkpoint) if run.checkpoint.is_file() else digest
+    root = os.path.commonpath([*dataset.query.path, *dataset.gallery.path])
+    splits |= _boxes(dataset, Path(root), splits["query"], config)
     facts = {
         "dataset": dataset.name,
-        "root": os.path.commonpath([*dataset.query.path, *dataset.gallery.path]),
+        "root": root,
         "model": run.config.get("stage"),
         "checkpoint": checkpoint,
+        "crops": {part: _source(split, checkpoint, config)["crops"] for part, split in splits.items()},
         "height": config.height,
         "width": config.width,
+        "amp": config.amp,
     }
-    return _evaluate(run, dataset.name, features["query"], features["gallery"], config, facts, dropped, progress)
+    return config, splits, dropped, facts
+
+
+def _boxes(dataset: ReidDataset, root: Path, query: Split, config: EvaluateConfig) -> dict[str, Split]:
+    """The crops that Market-1501 has for multi-query, as the part "multi", if they are wanted and there."""
+    market = config.multi_query != "off" and dataset.name.startswith("market1501")
+    boxes = multi_query_crops(root) if market else None
+    if boxes is None:
+        return {}
+    wanted = boxes.take(is_asked_for(boxes, query))
+    if not len(wanted):
+        raise InputError(
+            f"{root / 'gt_bbox'} holds {len(boxes)} crops and none shows a query's person under its camera; expected "
+            "Market-1501's own gt_bbox/: replace the folder, or take it away to pool query and gallery crops"
+        )
+    return {"multi": wanted}
 
 
 def evaluate_baseline(
@@ -141,6 +198,8 @@ def evaluate_features(
     more entries for the result's settings, such as the files' names.
     """
     config = config or EvaluateConfig()
+    if config.flip:
+        raise InputError("the flip test is made when features are, and these lie ready; leave flip out")
     query, junk_query = _drop_junk(query, "query")
     gallery, junk_gallery = _drop_junk(gallery, "gallery")
     check_features(query, gallery)
@@ -148,7 +207,12 @@ def evaluate_features(
         run = Run.create(run.folder, "features", config)
     facts = {"dataset": name, "model": run.config.get("stage"), **(facts or {})}
     dropped = {"query": junk_query, "gallery": junk_gallery}
-    return _evaluate(run, name, query, gallery, config, facts, dropped, progress)
+    return _evaluate(run, name, query, gallery, None, config, facts, dropped, progress)
+
+
+def decide_shot(gallery_shot: str, single_shot: bool = False) -> str:
+    """What "auto" means on a data set whose protocol is single-gallery-shot, or is not; other words stay."""
+    return gallery_shot if gallery_shot != "auto" else "single" if single_shot else "all"
 
 
 def eval_name(dataset: str, settings: dict) -> str:
@@ -161,12 +225,16 @@ def _evaluate(
     name: str,
     query: Features,
     gallery: Features,
+    extra: Features | None,
     config: EvaluateConfig,
     facts: dict,
     dropped: dict[str, int],
     progress: bool,
 ) -> EvalResult:
     device, blocks = pick_device(config.device), None
+    if config.multi_query != "off":
+        query, pooled = _pool(query, extra, gallery, config)
+        facts = facts | pooled
     if config.expand:
         query, gallery = _expand(query, gallery, config, device, progress)
     if config.rerank:
@@ -191,7 +259,7 @@ def _evaluate(
         device=device,
         progress=progress,
         denominator=config.denominator,
-        gallery_shot=config.gallery_shot,
+        gallery_shot=decide_shot(config.gallery_shot),
         repeats=config.repeats,
         seed=config.seed,
     )
@@ -220,8 +288,8 @@ def set_aside(run: Run, name: str, settings: dict) -> str | None:
     The new name says in what it was other, such as market1501-ap_trapezoid; returns it, or None.
     """
     file = run.folder / "eval" / name / "result.json"
-    before = (_read_note(file) or {}).get("settings", {})
-    other = _differences(before, settings)
+    before = (read_note(file) or {}).get("settings", {})
+    other = _differences(dict.fromkeys(LATER) | before if before else {}, settings)
     if not other:
         return None
     kept = f"{name}-{'-'.join(other)}"
@@ -244,6 +312,16 @@ def _differences(before: dict, now: dict) -> list[str]:
     return found
 
 
+def _pool(query: Features, extra: Features | None, gallery: Features, config: EvaluateConfig) -> tuple[Features, dict]:
+    """The queries of multi-query, and what a result says about the crops that they were made of."""
+    if config.distance == "euclidean" or config.rerank:
+        check_unit_length(gallery)  # for the cosine distance lengths do not matter
+    count = np.maximum(count_crops(query, extra, gallery), 1)
+    crops = {"from": "query and gallery" if extra is None else "gt_bbox", "mean": float(count.mean())}
+    pooled = multi_query(query, extra, gallery, config.multi_query)
+    return pooled, {"multi_query_crops": crops | {"queries_of_one_crop": int((count == 1).sum())}}
+
+
 def _expand(
     query: Features, gallery: Features, config: EvaluateConfig, device: torch.device, progress: bool
 ) -> tuple[Features, Features]:
@@ -254,16 +332,18 @@ def _expand(
 
 def protocol(config: EvaluateConfig) -> dict:
     """How it was ranked and averaged, as a result's settings say it; None for what was not done."""
-    single = config.gallery_shot == "single"
+    shot = decide_shot(config.gallery_shot)
     rerank = {"variant": config.variant, "k1": config.k1, "k2": config.k2, "lambda": config.lambda_value}
     expand = {"k": config.expand_k, "alpha": config.expand_alpha, "times": config.expand_times}
     return {
         "distance": None if config.rerank else config.distance,
         "ap": config.ap,
         "denominator": config.denominator,
-        "gallery_shot": config.gallery_shot,
-        "repeats": config.repeats if single else None,
-        "seed": config.seed if single else None,
+        "gallery_shot": shot,
+        "repeats": config.repeats if shot == "single" else None,
+        "seed": config.seed if shot == "single" else None,
+        "flip": config.flip or None,
+        "multi_query": None if config.multi_query == "off" else config.multi_query,
         "expand": expand if config.expand else None,
         "rerank": rerank if config.rerank else None,
     }
@@ -303,35 +383,26 @@ def _features(
     dataset, part = name.rsplit("-", 1)
     note = run.folder / "features" / f"{name}.json"
     source = _source(split, checkpoint, config)
-    if checkpoint is not None and _read_note(note) == source:
+    if checkpoint is not None and {"flip": False} | (read_note(note) or {}) == source:
         return run.features(dataset, part)
     size, device = (config.height, config.width), pick_device(config.device)
-    found = extract(embed, split, *size, config.batch_size, config.num_workers, device, config.amp, progress, part)
+    how = (config.batch_size, config.num_workers, device, config.amp, progress, part, config.flip)
+    partial = run.folder / "features" / name
+    rows = Rows() if checkpoint is None else PartialFile(partial, {"checkpoint": checkpoint})
+    found = extract(embed, split, *size, *how, rows)
     try:
         note.unlink(missing_ok=True)  # a note never lies beside features that it does not vouch for
         run.save_features(dataset, part, found)
         write_json(note, source)
+        rows.remove()
     except OSError as error:
         raise InputError(f"cannot write {note} ({error.strerror}); give a run folder that is writable") from error
-    return found
+    return run.features(dataset, part)  # large ones stay on disk
 
 
 def _source(split: Split, checkpoint: str | None, config: EvaluateConfig) -> dict:
     """What features depend on. Crops are told apart by path, size and time, people and cameras by their numbers."""
-    digest = hashlib.sha256()
-    for path in split.path:
-        try:
-            status = os.stat(path)
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-        except OSError:
-            digest.update(f"{path}\0absent\n".encode())  # reading it will say so
+    digest = hash_crops(hashlib.sha256(), split.path)
     digest.update(split.pid.tobytes() + split.camid.tobytes())
     size = {"height": config.height, "width": config.width}
-    return {"checkpoint": checkpoint, "crops": digest.hexdigest(), **size, "amp": config.amp}
-
-
-def _read_note(file: Path) -> dict | None:
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError):
-        return None  # a note that is absent or broken promises nothing: the features are made anew
+    return {"checkpoint": checkpoint, "crops": digest.hexdigest(), **size, "amp": config.amp, "flip": config.flip}

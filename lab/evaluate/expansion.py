@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from lab.errors import InputError
-from lab.evaluate.metrics import unit
+from lab.evaluate.distance import unit
 from lab.evaluate.rerank import k_nearest
 
 

@@ -1,15 +1,11 @@
-"""Ranking the gallery for every query, and the metrics that read off the ranks of the true matches.
+"""CMC, AP and INP: metrics that read off the ranks of the true matches, which `ranking` counts.
 
-The gallery is ranked exactly, in blocks of queries: a block of distances is computed, the ranks of its true matches
-are counted, its first 50 entries are kept, and the block is forgotten. Nothing of size Q x G is ever held.
-
-Legend: Q queries, G gallery crops, D feature size, B queries of one block, M matches of the query that has most of
-them. A *match* shows the query's person from another camera; the same person from the same camera is *removed* for
+Legend: Q queries, G gallery crops, N of either, D feature size, B queries of one block, P matches of all of them. A
+*match* shows the query's person from another camera; the same person from the same camera is *removed* for
 that query; everything else is a negative.
 """
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -18,15 +14,15 @@ from tqdm import tqdm
 
 from lab.data.splits import Split
 from lab.errors import InputError
+from lab.evaluate.distance import DISTANCES, PRECISIONS, distance_blocks
+from lab.evaluate.ranking import GivenBlock, Pairs, feature_blocks, rank_block
 from lab.evaluate.single_shot import SingleShot
 from lab.runs import RANKS, EvalResult, Features
 
-DISTANCES = ("cosine", "euclidean")
 AP_KINDS = ("step", "trapezoid")
 DENOMINATORS = ("valid", "all")
 GALLERY_SHOTS = ("all", "single")
-COPIES = 3  # a block of distances, its sorted copy and a mask are alive at the same time
-MOST_ROWS = 512  # larger blocks do not make the matrix product faster
+CHECKED = 1 << 16  # features that are looked through at a time
 
 
 def evaluate_ranking(
@@ -42,79 +38,59 @@ def evaluate_ranking(
     gallery_shot: str = "all",
     repeats: int = 10,
     seed: int = 0,
+    precision: str = "float32",
 ) -> EvalResult:
     """Rank the gallery for every query and compute CMC, AP and INP per query and in the mean.
 
     `distance` is "cosine" (1 - cosine) or "euclidean" (squared, on the values as they are); equal distances are
     ordered by gallery position. `ap` is "step" (mean of the precision at each hit) or "trapezoid" (mean of the
     precision before and at each hit). `blocks` gives other distances, for instance re-ranked ones: tensors (B, G) for
-    consecutive queries. `memory_gb` bounds one block with its copies.
+    consecutive queries. `memory_gb` bounds the distances that are held at a time, with their copies; ranks and metrics
+    do not depend on it. Nor do they on `precision`, that of the matrix products: "float32", or on a GPU "tf32" or
+    "bfloat16", which are faster there; what they cannot tell apart is compared again.
 
     Queries without a match have NaN; with `denominator` "valid" they count in no mean, with "all" they count as 0 in
     mAP, mINP and CMC. With `gallery_shot` "single" the CMC alone is another one: that of one random crop per gallery
     person, the mean over `repeats` draws (see `lab.evaluate.single_shot`).
 
+    Started by torchrun, every process ranks its part of the gallery and all return the whole result.
+
     Raises InputError for features that cannot be compared and when no query at all has a match.
     """
-    check_names(distance, ap, denominator, gallery_shot)
+    check_names(distance, ap, denominator, gallery_shot, precision)
     check_features(query, gallery)
-    if blocks is None:
-        blocks = distance_blocks(query.values, gallery.values, distance, memory_gb, device)
-    protocol = Protocol(query, gallery, torch.device(device))
+    protocol, device = Protocol(query, gallery, torch.device(device)), torch.device(device)
     shots = SingleShot(query.pid, gallery.pid, repeats, seed) if gallery_shot == "single" else None
+    if blocks is None:
+        settings = (distance, memory_gb, device, precision, protocol.most_matches)
+        ranked = feature_blocks(query.values, gallery.values, *settings)
+        whole_rows = distance_blocks(query.values, gallery.values, distance, memory_gb, device) if shots else ()
+    else:
+        blocks = list(blocks) if shots else blocks
+        ranked, whole_rows = map(GivenBlock, blocks), blocks if shots else ()
     parts, start = [], 0
     with tqdm(total=len(query.pid), desc="rank", unit="query", disable=not progress) as bar:
-        for block in blocks:
-            row, column, match = protocol.pairs(start, start + len(block))
-            parts.append(score_block(block, row, column, match, ap))
-            if shots is not None:
-                parts[-1]["shot_rank"] = shots.ranks(block, start, row[match], column[match])
+        for block in ranked:
+            pairs = protocol.pairs(start, start + len(block))
+            rank, index, near = (values.cpu().numpy() for values in rank_block(block, pairs))
+            scores = hit_metrics(rank, pairs.match_row.cpu().numpy(), len(block), ap)
+            parts.append({"index": index.astype(np.int32), "distance": near, **scores})
             start += len(block)
             bar.update(len(block))
     if start != len(query.pid):
         raise ValueError(f"the blocks cover {start} queries of {len(query.pid)}")
     scores = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if shots:
+        scores["shot_rank"] = np.concatenate(list(_shot_ranks(shots, protocol, whole_rows)))
     return _collect(query, gallery, scores, denominator)
 
 
-def distance_blocks(
-    query: np.ndarray,
-    gallery: np.ndarray,
-    distance: str = "cosine",
-    memory_gb: float = 0.25,
-    device: str | torch.device = "cpu",
-) -> Iterator[Tensor]:
-    """Yield the distances of consecutive queries to the whole gallery: tensors (B, G) float32.
-
-    A block is valid until the next one is asked for (the memory is used again).
-    """
-    query, gallery = prepare(query, distance, device), prepare(gallery, distance, device)
-    rows = int(np.clip(memory_gb * 1e9 / (4 * COPIES * len(gallery)), 1, min(MOST_ROWS, len(query))))
-    buffer = torch.empty(rows, len(gallery), device=device)
-    for start in range(0, len(query), rows):
-        part = query[start : start + rows]
-        yield pairwise(part, gallery, distance, out=buffer[: len(part)])
-
-
-def prepare(values: np.ndarray, distance: str, device: str | torch.device = "cpu") -> Tensor:
-    """(N, D) features as a float32 tensor; unit norm for the cosine distance (copied only if they are not yet)."""
-    values = torch.from_numpy(np.require(values, np.float32, "CW")).to(device)
-    return unit(values) if distance == "cosine" else values
-
-
-def unit(values: Tensor) -> Tensor:
-    """The same directions with length 1; features that have it already are not copied."""
-    norm = torch.linalg.vector_norm(values, dim=1, keepdim=True)
-    return values if ((norm - 1).abs() < 1e-6).all() else values / norm.clamp(min=1e-12)
-
-
-def pairwise(a: Tensor, b: Tensor, distance: str, out: Tensor | None = None) -> Tensor:
-    """Distances (A, B) between prepared features (A, D) and (B, D)."""
-    product = torch.mm(a, b.T, out=out)
-    if distance == "cosine":
-        return torch.sub(torch.ones((), device=a.device), product, out=product)
-    product.mul_(-2).add_(a.square().sum(1, keepdim=True)).add_(b.square().sum(1))
-    return product.clamp_(min=0)
+def _shot_ranks(shots: SingleShot, protocol: "Protocol", blocks: Iterable[Tensor]) -> Iterator[np.ndarray]:
+    start = 0
+    for block in blocks:
+        pairs = protocol.pairs(start, start + len(block))
+        yield shots.ranks(block, start, pairs.match_row, pairs.match_column)
+        start += len(block)
 
 
 class Protocol:
@@ -128,114 +104,17 @@ class Protocol:
         pids = gallery.pid[self.order]
         self.first = np.searchsorted(pids, query.pid, side="left")
         self.last = np.searchsorted(pids, query.pid, side="right")
+        self.most_matches = max(1, int((self.last - self.first).max()))
 
-    def pairs(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
-        """For queries start..stop: row (P,) in the block, column (P,) in the gallery, and whether it is a match.
-
-        All pairs of the same person, ordered by row, then column; those that are no match are to be removed.
-        """
+    def pairs(self, start: int, stop: int) -> Pairs:
+        """All pairs of queries start..stop with gallery crops of the same person, ordered by row, then column."""
         counts = (self.last - self.first)[start:stop]
         row = np.repeat(np.arange(stop - start), counts)
         within = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
         column = self.order[self.first[start:stop][row] + within]
         match = self.gallery_camid[column] != self.query_camid[start:stop][row]
-        return tuple(torch.from_numpy(values).to(self.device) for values in (row, column, match))
-
-
-def score_block(block: Tensor, row: Tensor, column: Tensor, match: Tensor, ap: str) -> dict[str, np.ndarray]:
-    """Score the queries of one block (B, G) of distances, which is changed: removed entries become infinite."""
-    block[row[~match], column[~match]] = torch.inf
-    row, column = row[match], column[match]
-    rank = count_ranks(block, row, column)
-    index, distance = first_ranks(block)
-    is_match = torch.zeros(index.shape, dtype=torch.bool, device=block.device)
-    seen = rank <= RANKS
-    is_match[row[seen], rank[seen] - 1] = True
-    lists = {"index": index.int(), "distance": distance, "match": is_match}
-    return {name: values.cpu().numpy() for name, values in lists.items()} | hit_metrics(
-        rank.cpu().numpy(), row.cpu().numpy(), len(block), ap
-    )
-
-
-def count_ranks(block: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """The rank (P,) of each match (1 = nearest) in its row of the block.
-
-    rank = 1 + nearer entries + equally near entries at an earlier position. A row is sorted by value only, which
-    costs a fraction of an argsort; the matches are then found in it by bisection. Positions are needed for ties alone.
-    """
-    count = torch.bincount(row, minlength=len(block))
-    slot = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
-    near = torch.full((len(block), max(1, int(count.max()))), torch.inf, device=block.device)  # (B, M)
-    near[row, slot] = block[row, column]
-    ordered = sort_rows(block)
-    below = torch.searchsorted(ordered, near, side="left")[row, slot]
-    equal = torch.searchsorted(ordered, near, side="right")[row, slot] - below  # at least 1: the match itself
-    tied = torch.nonzero(equal > 1).squeeze(1)
-    position = torch.arange(block.shape[1], device=block.device)
-    for part in tied.split(max(1, len(block) // 2)):  # so that `same` stays smaller than the block
-        same = block[row[part]] == near[row[part], slot[part]].unsqueeze(1)
-        below[part] += (same & (position < column[part].unsqueeze(1))).sum(1)
-    return below + 1
-
-
-def sort_rows(block: Tensor) -> Tensor:
-    """A copy of the block with every row in ascending order.
-
-    On the CPU by numpy, whose vectorised sort of plain values is about ten times faster than torch's sort with
-    indices; it releases the interpreter lock, so threads share the rows.
-    """
-    if block.device.type != "cpu":
-        return block.sort(dim=1).values
-    ordered = block.clone()
-    parts = np.array_split(ordered.numpy(), torch.get_num_threads())
-    with ThreadPoolExecutor(len(parts)) as pool:
-        list(pool.map(lambda rows: rows.sort(axis=1), parts))
-    return ordered
-
-
-def first_ranks(block: Tensor, count: int = RANKS) -> tuple[Tensor, Tensor]:
-    """The nearest `count` entries of each row: index (B, count) and distance, equal distances by position.
-
-    Infinite entries are left out; short rows are padded with -1 and NaN.
-    """
-    distance, index = nearest(block, min(count, block.shape[1]))
-    empty = distance.isinf()
-    index, distance = index.masked_fill(empty, -1), distance.masked_fill(empty, torch.nan)
-    padding = (0, count - index.shape[1])
-    return (
-        torch.nn.functional.pad(index, padding, value=-1),
-        torch.nn.functional.pad(distance, padding, value=torch.nan),
-    )
-
-
-def nearest(block: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` smallest values of each row in order, and their columns; equal values are ordered by column."""
-    return from_key(nearest_keys(block, count).sort(dim=1).values)
-
-
-def nearest_keys(block: Tensor, count: int) -> Tensor:
-    """The `count` smallest values of each row with their columns, as keys (B, count) in no particular order."""
-    value, column = block.topk(min(count + 1, block.shape[1]), dim=1, largest=False)
-    if block.shape[1] > count:
-        # topk takes any of the values that equal the last one: rows where some are left over are sorted in full
-        unclear = torch.nonzero(value[:, count - 1] == value[:, count]).squeeze(1)
-        for part in unclear.split(64):
-            values, columns = block[part].sort(dim=1, stable=True)
-            value[part], column[part] = values[:, : count + 1], columns[:, : count + 1]
-    return to_key(value[:, :count], column[:, :count])
-
-
-def to_key(value: Tensor, column: Tensor) -> Tensor:
-    """Distance and column as one int64: keys compare like (value, column), so that one sort orders by both."""
-    bits = (value + 0.0).view(torch.int32)  # + 0.0 makes -0 and 0 the same bits
-    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # a negative float's bits grow as the value falls
-    return (ordered.long() << 32) | column
-
-
-def from_key(key: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys -> value and column."""
-    ordered = (key >> 32).int()
-    return torch.where(ordered < 0, ordered ^ 0x7FFFFFFF, ordered).view(torch.float32), key & 0xFFFFFFFF
+        parts = (row[~match], column[~match], row[match], column[match])
+        return Pairs(*(torch.from_numpy(values).to(self.device) for values in parts))
 
 
 def hit_metrics(rank: np.ndarray, row: np.ndarray, rows: int, ap: str = "step") -> dict[str, np.ndarray]:
@@ -260,13 +139,16 @@ def hit_metrics(rank: np.ndarray, row: np.ndarray, rows: int, ap: str = "step") 
     return scores
 
 
-def check_names(distance: str, ap: str, denominator: str = "valid", gallery_shot: str = "all") -> None:
-    """Raise InputError for a distance, a kind of AP, a denominator or a kind of gallery that does not exist."""
+def check_names(
+    distance: str, ap: str, denominator: str = "valid", gallery_shot: str = "all", precision: str = "float32"
+) -> None:
+    """Raise InputError for a distance, a kind of AP, a denominator, a gallery or a precision that does not exist."""
     for name, value, known in (
         ("distance", distance, DISTANCES),
         ("ap", ap, AP_KINDS),
         ("denominator", denominator, DENOMINATORS),
         ("gallery_shot", gallery_shot, GALLERY_SHOTS),
+        ("precision", precision, PRECISIONS),
     ):
         if value not in known:
             raise InputError(f"{name} is '{value}'; choose one of {', '.join(known)}")
@@ -277,9 +159,7 @@ def check_features(query: Features, gallery: Features) -> None:
     for name, features in (("query", query), ("gallery", gallery)):
         if not len(features.values):
             raise InputError(f"the {name} holds no features; expected at least one row")
-        # a sum is finite only if every summand is: one pass, no copy (overflow of float32 counts as well)
-        sums = np.einsum("nd,nd->n", features.values, features.values, dtype=np.float32, casting="same_kind")
-        bad = np.flatnonzero(~np.isfinite(sums))
+        bad = _not_finite(features.values)
         if len(bad):
             rows = ", ".join(map(str, bad[:10])) + (", …" if len(bad) > 10 else "")
             raise InputError(
@@ -294,6 +174,17 @@ def check_features(query: Features, gallery: Features) -> None:
             "both must come from the same model"
         )
     check_matches(query, gallery)
+
+
+def _not_finite(values) -> np.ndarray:
+    """Rows of (N, D) features that hold NaN or infinity, or whose length overflows float32."""
+    bad = []
+    for start in range(0, len(values), CHECKED):
+        part = values[start : start + CHECKED]
+        # a sum is finite only if every summand is: one pass, no copy
+        sums = np.einsum("nd,nd->n", part, part, dtype=np.float32, casting="same_kind")
+        bad.append(start + np.flatnonzero(~np.isfinite(sums)))
+    return np.concatenate(bad)
 
 
 def check_matches(query: Split | Features, gallery: Split | Features) -> None:
@@ -319,6 +210,7 @@ def count_matches(query: Split | Features, gallery: Split | Features) -> np.ndar
 
 
 def _collect(query: Features, gallery: Features, scores: dict[str, np.ndarray], denominator: str) -> EvalResult:
+    scores["match"] = (gallery.pid[scores["index"]] == query.pid[:, None]) & (scores["index"] >= 0)
     valid = scores["first_match"] > 0
     count = valid.sum() if denominator == "valid" else len(valid)
     rank = scores.pop("shot_rank", scores["first_match"][:, None])[valid]  # (Q, repeats)

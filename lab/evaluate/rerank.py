@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from lab.distributed import gather, rank, world_size
 from lab.errors import InputError
-from lab.evaluate.metrics import MOST_ROWS, from_key, nearest_keys, pairwise, prepare
+from lab.evaluate.distance import MOST_ROWS, from_key, nearest_keys, pairwise, prepare
 
 EDGE = 4096  # crops on one side of a square block of distances
 PAIRS = 1 << 20  # pairs of encoding entries that are compared at a time
@@ -104,6 +105,7 @@ def k_nearest(values: Tensor, count: int, distance: str, progress: bool = False)
 
     `values` are prepared features, `distance` is "cosine" or "euclidean"; equal distances are ordered by position.
     Every block of distances serves its rows and, turned over, its columns: half the work of the full product.
+    Processes that torchrun started share the blocks.
     """
     total = len(values)
     keys = torch.full((total, count), torch.iinfo(torch.int64).max, device=values.device)
@@ -116,13 +118,15 @@ def k_nearest(values: Tensor, count: int, distance: str, progress: bool = False)
         furthest[rows] = torch.maximum(furthest[rows], block.amax(1))
 
     pairs = [(row, column) for row in range(0, total, EDGE) for column in range(row, total, EDGE)]
-    for row, column in tqdm(pairs, desc="neighbours", unit="block", disable=not progress):
+    for row, column in tqdm(pairs[rank() :: world_size()], desc="neighbours", unit="block", disable=not progress):
         # rounding makes 1 - cosine of equal vectors slightly negative
         block = pairwise(values[row : row + EDGE], values[column : column + EDGE], distance).clamp_(min=0)
         merge(block, row, column)
         if column > row:
             merge(block.T.contiguous(), column, row)
-    nearest_distance, index = from_key(keys.sort(dim=1).values)
+    keys = torch.cat(gather(keys), 1).sort(dim=1).values[:, :count]
+    furthest = torch.cat(gather(furthest.unsqueeze(1)), 1).amax(1)
+    nearest_distance, index = from_key(keys)
     return index, nearest_distance, furthest
 
 

@@ -17,7 +17,8 @@ import torch
 
 from lab.evaluate.evaluate import EvaluateConfig, evaluate_features
 from lab.evaluate.expansion import query_expansion
-from lab.evaluate.metrics import Protocol, distance_blocks, evaluate_ranking, prepare
+from lab.evaluate.distance import distance_blocks, prepare
+from lab.evaluate.metrics import Protocol, evaluate_ranking
 from lab.evaluate.rerank import rerank_blocks
 from lab.evaluate.single_shot import SingleShot
 from lab.runs import EvalResult, Features, Run
@@ -245,12 +246,11 @@ class GoldenEval:
         """Two means over 60 seeds differ by chance: at every rank by less than 4 standard errors, std * sqrt(2 / 60)."""
         mean, std = (data.arrays[f"cuhk03metric_cmc50_{key}60"].astype(np.float64) for key in ("mean", "std"))
         block = torch.cat(list(distance_blocks(data.query.values, data.gallery.values, "euclidean", memory_gb=1)))
-        row, column, match = Protocol(data.query, data.gallery, torch.device("cpu")).pairs(0, len(block))
-        block[row[~match], column[~match]] = torch.inf
+        pairs = Protocol(data.query, data.gallery, torch.device("cpu")).pairs(0, len(block))
         curves = []
         for seed in range(SEEDS):
             shots = SingleShot(data.query.pid, data.gallery.pid, repeats=10, seed=seed)
-            ranks = shots.ranks(block, 0, row[match], column[match])[data.arrays["valid"]]
+            ranks = shots.ranks(block, 0, pairs.match_row, pairs.match_column)[data.arrays["valid"]]
             curves.append([(ranks <= k).mean() for k in range(1, 51)])
         error = std * np.sqrt(2 / SEEDS)
         data.close("cuhk03metric_cmc50_mean60 (4 s.e.)", np.mean(curves, axis=0), mean, 4 * error + FLOAT32)

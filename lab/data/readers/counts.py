@@ -7,6 +7,8 @@ from lab.data.splits import ReidDataset
 
 MARKET = {"train": (12936, 751, 6), "query": (3368, 750, 6), "gallery": (15913, 751, 6)}
 MSMT17 = {"train": (32621, 1041, 15), "query": (11659, 3060, 15), "gallery": (82161, 3060, 15)}
+# of the classic CUHK03, who is in which split differs, and so do the images; one labelled person has no first view
+CLASSIC = {"train": (None, 1367, 2), "query": (None, None, 1), "gallery": (None, 100, 1)}
 # images, identities (pid 0 counts as one) and cameras after junk was dropped; source: each data set's own description
 PUBLISHED_COUNTS = {
     "market1501": MARKET,
@@ -18,6 +20,8 @@ PUBLISHED_COUNTS = {
     "msmt17-market": MSMT17,
     "cuhk03-labeled": {"train": (7368, 767, 2), "query": (1400, 700, 2), "gallery": (5328, 700, 2)},
     "cuhk03-detected": {"train": (7365, 767, 2), "query": (1400, 700, 2), "gallery": (5332, 700, 2)},
+    "cuhk03-classic-labeled": CLASSIC,
+    "cuhk03-classic-detected": CLASSIC,
 }
 
 

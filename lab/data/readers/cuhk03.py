@@ -5,7 +5,7 @@ The original cuhk-03.mat with the protocol's index file is unpacked once into th
 
 from pathlib import Path
 
-from lab.data.readers.cuhk03_mat import unpack
+from lab.data.readers.cuhk03_mat import find, unpack
 from lab.data.readers.market import explain_parts, has_parts, read_parts
 from lab.data.readers.scan import contents
 from lab.data.splits import ReidDataset
@@ -13,7 +13,6 @@ from lab.errors import InputError
 
 EXAMPLE = "0001_c1_2.png"
 KINDS = ("labeled", "detected")
-PLACES = ("", "cuhk03_release")  # the released archive unpacks to cuhk03_release/
 
 
 def cuhk03(root: Path, name: str = "cuhk03") -> ReidDataset:
@@ -48,8 +47,8 @@ def _folder(root: Path, kind: str) -> Path | None:
 def _mat_files(root: Path, kind: str) -> tuple[Path, Path]:
     """cuhk-03.mat and the index file of the new protocol, in `root` or its cuhk03_release/."""
     name = f"cuhk03_new_protocol_config_{kind}.mat"
-    images = _find(root, "cuhk-03.mat")
-    index = _find(root, name)
+    images = find(root, "cuhk-03.mat")
+    index = find(root, name)
     if images is None and (root / kind).is_dir():
         raise InputError(explain_parts(root / kind, EXAMPLE))
     if images is None:
@@ -65,7 +64,3 @@ def _mat_files(root: Path, kind: str) -> tuple[Path, Path]:
             f"{root} has cuhk-03.mat and no {name}; expected the new protocol's index file beside it: put it there"
         )
     return images, index
-
-
-def _find(root: Path, name: str) -> Path | None:
-    return next((root / place / name for place in PLACES if (root / place / name).is_file()), None)

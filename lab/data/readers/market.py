@@ -44,6 +44,12 @@ def market1501(root: Path, name: str = "market1501") -> ReidDataset:
     return ReidDataset(name, **splits, notes=tuple(notes), edition=name)
 
 
+def multi_query_crops(root: Path) -> Split | None:
+    """The hand-drawn boxes in gt_bbox/, which the multi-query protocol pools; None where this folder is not there."""
+    boxes = root / "gt_bbox"
+    return _read_part(boxes, EXAMPLE, []) if boxes.is_dir() else None
+
+
 def dukemtmc(root: Path) -> ReidDataset:
     """DukeMTMC-reID: Market-1501's layout with names 0001_c2_f0046182.jpg and eight cameras."""
     splits, notes = read_parts(root, "0001_c2_f0046182.jpg")

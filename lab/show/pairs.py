@@ -1,0 +1,142 @@
+"""Pairs of crops and pairs of cameras: how far distances part the same person from others, and where they fail.
+
+Plotly Figures in the look of `curves`. Legend: H bins of a histogram.
+"""
+
+import html
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from lab.evaluate.error_rates import Verification
+from lab.show.curves import LINE_COLOURS, LINE_SYMBOLS, _finish, _line
+from lab.show.figures import RIGHT, WRONG
+
+LEAST_FPR = 1e-5
+BARS = 100  # a histogram shows at most so many; more would be noise where true pairs are few
+
+
+def distance_histogram_figure(
+    verification: Verification,
+    title: str = "Distances of pairs",
+    query_camid: int | None = None,
+    gallery_camid: int | None = None,
+) -> go.Figure:
+    """How far apart crops of the same person and of two persons lie, each as a share of its pairs.
+
+    Where the two overlap, no threshold is right for all; the line stands at the one with equal errors over all cameras.
+    With camids it shows the pairs of one query camera, of one gallery camera, or of both.
+    """
+    counts = verification.histogram(query_camid, gallery_camid)
+    edges, counts = _coarser(verification.edges, counts)
+    figure = go.Figure()
+    for name, values, colour, pattern in (
+        ("two persons", counts[1], WRONG, "/"),
+        ("same person, two cameras", counts[0], RIGHT, ""),
+    ):
+        total = values.sum()
+        figure.add_bar(
+            x=(edges[:-1] + edges[1:]) / 2,
+            y=100 * values / max(1, total),
+            width=np.diff(edges),
+            name=f"{name}: {total:,} pairs",
+            marker={"color": colour, "line": {"width": 0}, "pattern": {"shape": pattern, "size": 5, "solidity": 0.2}},
+            opacity=0.6,
+            customdata=np.stack([edges[:-1], edges[1:]], axis=1),
+            hovertemplate=f"%{{customdata[0]:.3f}} to %{{customdata[1]:.3f}}: %{{y:.2f}} %<extra>{name}</extra>",
+        )
+    figure.add_vline(
+        x=verification.eer_threshold,
+        line={"color": "#000000", "dash": "dash", "width": 2},
+        annotation_text=f"equal error rate {100 * verification.eer:.1f} %<br>at {verification.eer_threshold:.3f}",
+        annotation_position="top right",
+        annotation_align="left",
+        annotation_bgcolor="rgba(255, 255, 255, 0.8)",
+    )
+    figure.update_layout(barmode="overlay", bargap=0, legend={"orientation": "h", "y": 1, "yanchor": "bottom"})
+    figure.update_xaxes(
+        title="distance", range=[min(edges[0], verification.eer_threshold), max(edges[-1], verification.eer_threshold)]
+    )
+    figure.update_yaxes(title="share of the pairs (%)")
+    return _finish(figure, title, 430)
+
+
+def roc_figure(verifications: Mapping[str, Verification], title: str = "ROC: same person or not?") -> go.Figure:
+    """How many true pairs are accepted for the false pairs that one is ready to accept; the mark is the equal error."""
+    figure = go.Figure()
+    for number, (name, found) in enumerate(verifications.items()):
+        start = np.searchsorted(found.roc_fpr, LEAST_FPR, side="right") - 1  # the last point up to the axis' left end
+        fpr, tpr = np.maximum(found.roc_fpr[start:], LEAST_FPR), found.roc_tpr[start:]
+        name = html.escape(str(name))
+        figure.add_scatter(
+            x=100 * fpr,
+            y=100 * tpr,
+            customdata=found.roc_threshold[start:],
+            mode="lines",
+            line=_line(number) | {"shape": "hv"},  # up to the next point, no more is accepted
+            legendgroup=str(number),
+            showlegend=False,
+            hovertemplate="%{y:.1f} % for %{x:.3g} %, distance up to %{customdata:.4f}<extra>" + name + "</extra>",
+        )
+        figure.add_scatter(
+            x=[100 * found.eer],
+            y=[100 * (1 - found.eer)],
+            name=f"{name} (equal error {100 * found.eer:.1f} %)",
+            mode="lines+markers",  # so that the legend shows both
+            line=_line(number),
+            marker={"symbol": LINE_SYMBOLS[number % len(LINE_SYMBOLS)], "size": 11},
+            legendgroup=str(number),
+            hovertemplate=f"equal error rate {100 * found.eer:.2f} %, distance {found.eer_threshold:.4f}"
+            f"<extra>{name}</extra>",
+        )
+    powers = np.arange(round(np.log10(LEAST_FPR)), 1) + 2
+    figure.update_xaxes(
+        title="pairs of two persons that are accepted (FPR)",
+        type="log",
+        range=[powers[0], powers[-1]],
+        tickvals=10.0**powers,
+        ticktext=[f"{10.0**power:g} %" for power in powers],
+    )
+    figure.update_yaxes(title="pairs of the same person<br>that are accepted (TPR, %)", range=[0, 101])
+    return _finish(figure, title, 430)
+
+
+def camera_matrix_figure(matrix: pd.DataFrame, title: str = "mAP by camera") -> go.Figure:
+    """A table of one metric in 0..1 by query camera (rows) and gallery camera (columns), as numbers on colours in %.
+
+    Cells without a value are blank, such as a camera against itself.
+    """
+    values = 100 * matrix.to_numpy(np.float64)
+    rows, columns = ([str(camera) for camera in axis] for axis in (matrix.index, matrix.columns))
+    figure = go.Figure(
+        go.Heatmap(
+            z=values,
+            x=columns,
+            y=rows,
+            text=np.where(np.isnan(values), "", np.char.mod("%.1f", np.nan_to_num(values))),
+            texttemplate="%{text}",
+            zmin=0,
+            zmax=100,
+            textfont={"color": "#000000"},
+            colorscale=["#FFFFFF", LINE_COLOURS[5]],  # light enough for black numbers
+            colorbar={"title": "%", "thickness": 14},
+            xgap=2,
+            ygap=2,
+            hoverongaps=False,
+            hovertemplate="query camera %{y}, gallery camera %{x}: %{z:.1f} %<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title="gallery camera", type="category", showgrid=False, side="bottom")
+    figure.update_yaxes(title="query camera", type="category", showgrid=False, autorange="reversed")
+    return _finish(figure, title, 170 + 34 * max(5, len(rows)))
+
+
+def _coarser(edges: np.ndarray, counts: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Leave out the empty ends of two histograms (H,), and join bins until `BARS` or fewer are left."""
+    used = np.flatnonzero(counts[0] + counts[1])
+    first, last = (used[0], used[-1] + 1) if len(used) else (0, len(edges) - 1)
+    factor = -(-(last - first) // BARS)
+    starts = np.arange(first, last, factor)
+    return edges[[*starts, last]], tuple(np.add.reduceat(part[:last], starts) for part in counts)
