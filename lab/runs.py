@@ -19,7 +19,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -94,7 +94,7 @@ class EvalResult:
 
     `cmc` (50,), `mAP`, `mINP` are fractions over the queries that have a valid match, unless `settings` say
     otherwise: "denominator" "all" is over all queries, and with "gallery_shot" "single" `cmc` (it alone) is that of one
-    random crop per person. Per query: `path`, `pid`, `camid`, `ap`, `inp` (NaN without a valid match), `first_match`
+    random crop per person, and `cmc_std` (50,) its standard deviation over the draws. Per query: `path`, `pid`, `camid`, `ap`, `inp` (NaN without a valid match), `first_match`
     (1-based rank of the first true match in the whole gallery, 0 = none).
     `index` (Q, 50) int32 into the gallery, `distance` (Q, 50) float32, `match` (Q, 50) bool hold the rank lists
     without the entries that the protocol removes; -1, NaN and False pad short ones. `gallery_*` (G,) may be None for results
@@ -119,10 +119,14 @@ class EvalResult:
     gallery_path: np.ndarray | None = None
     gallery_pid: np.ndarray | None = None
     gallery_camid: np.ndarray | None = None
+    cmc_std: np.ndarray | None = None
     settings: dict = field(default_factory=dict)
 
-    def save(self, folder: Path) -> None:
-        """Write result.json, queries.csv, ranks.npz and gallery.csv; the folder appears whole or not at all."""
+    def save(self, folder: Path, more: Callable[[Path], None] | None = None) -> None:
+        """Write result.json, queries.csv, ranks.npz and gallery.csv; the folder appears whole or not at all.
+
+        `more` writes other files into the folder before it appears.
+        """
         folder = Path(folder)
         temporary = _make_sibling(folder)
         summary = {
@@ -134,6 +138,8 @@ class EvalResult:
             "num_gallery": self.num_gallery,
             "settings": self.settings,
         }
+        if self.cmc_std is not None:
+            summary["cmc_std"] = [float(value) for value in self.cmc_std]
         (temporary / "result.json").write_text(json.dumps(summary, indent=1) + "\n")
         columns = {name: getattr(self, name) for name in ("path", "pid", "camid", "ap", "inp", "first_match")}
         pd.DataFrame(columns).to_csv(temporary / "queries.csv", index=False)
@@ -141,6 +147,8 @@ class EvalResult:
         if self.gallery_path is not None:
             gallery = {"path": self.gallery_path, "pid": self.gallery_pid, "camid": self.gallery_camid}
             pd.DataFrame(gallery).to_csv(temporary / "gallery.csv", index=False)
+        if more is not None:
+            more(temporary)
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
@@ -158,6 +166,7 @@ class EvalResult:
             return cls(
                 **{name: summary[name] for name in ("mAP", "mINP", "num_query", "num_valid_query", "num_gallery")},
                 cmc=np.asarray(summary["cmc"], dtype=np.float64),
+                cmc_std=np.asarray(summary["cmc_std"], dtype=np.float64) if "cmc_std" in summary else None,
                 settings=summary.get("settings", {}),
                 path=queries["path"].fillna("").to_numpy(dtype=np.str_),
                 **{name: queries[name].to_numpy() for name in ("pid", "camid", "ap", "inp", "first_match")},

@@ -421,7 +421,9 @@ def report(run: Run, result: EvalResult) -> None:
     cmc = ", ".join(f"rank-{k} {100 * result.cmc[k - 1]:.2f}" for k in (1, 5, 10))
     print(f"{run.name} on {name}: mAP {100 * result.mAP:.2f} %, {cmc}, mINP {100 * result.mINP:.2f} %")
     if settings["gallery_shot"] == "single":
-        print(f"rank-k is single-gallery-shot: one random crop per person, the mean of {settings['repeats']} draws")
+        spread = f" (standard deviation of rank-1: {100 * result.cmc_std[0]:.2f})" if result.cmc_std is not None else ""
+        draws = f"the mean of {settings['repeats']} draws{spread}"
+        print(f"rank-k is single-gallery-shot: one random crop per person, {draws}")
     lonely = result.num_query - result.num_valid_query
     if lonely:
         fate = "count as 0" if settings["denominator"] == "all" else "are not counted"

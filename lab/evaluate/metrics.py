@@ -214,10 +214,12 @@ def _collect(query: Features, gallery: Features, scores: dict[str, np.ndarray], 
     valid = scores["first_match"] > 0
     count = valid.sum() if denominator == "valid" else len(valid)
     rank = scores.pop("shot_rank", scores["first_match"][:, None])[valid]  # (Q, repeats)
+    curves = np.array([(rank <= k).sum(axis=0) for k in range(1, RANKS + 1)]) / count  # (50, repeats)
     return EvalResult(
         mAP=float(scores["ap"][valid].sum() / count),
         mINP=float(scores["inp"][valid].sum() / count),
-        cmc=np.array([(rank <= k).mean(axis=1).sum() for k in range(1, RANKS + 1)]) / count,
+        cmc=curves.mean(axis=1),
+        cmc_std=curves.std(axis=1, ddof=1) if curves.shape[1] > 1 else None,
         num_query=len(query.pid),
         num_valid_query=int(valid.sum()),
         num_gallery=len(gallery.pid),

@@ -26,7 +26,7 @@ from lab.evaluate.distance import (
     exact_block,
     exact_pairs,
     from_key,
-    matrix_products,
+    multiply,
     tile_shape,
     to_key,
 )
@@ -84,11 +84,7 @@ class FeatureBlock:
         for start, stop in self.slices:
             gallery = self.gallery.slice(start, stop)
             out = self.buffer[: len(self) * (stop - start)].view(len(self), -1)
-            if self.precision == "bfloat16":
-                out.copy_(self.query.bfloat16() @ gallery.bfloat16().T)
-            else:
-                with matrix_products(self.precision):
-                    torch.mm(self.query, gallery.T, out=out)
+            multiply(self.query, gallery, out, self.precision)
             if self.euclidean:
                 out.sub_(self.gallery.squares(start, gallery) / 2)
             self.error = max(self.error, self._measure_error(out, gallery))
