@@ -21,7 +21,8 @@ import torch
 import tyro
 
 from lab.data import ReidDataset, load
-from lab.evaluate.evaluate import EvaluateConfig, evaluate_run
+from lab.evaluate.evaluate import evaluate_run
+from lab.evaluate.settings import EvaluateConfig
 from lab.finetune.train import FinetuneConfig, finetune
 from lab.finetune.train import load as load_mgn
 from lab.runs import Run, describe

@@ -4,8 +4,10 @@ The verbs themselves are the functions of `lab.verbs`, which is imported only wh
 `lab --help` answers at once.
 """
 
+import contextlib
 import functools
 import inspect
+import os
 import sys
 
 from lab import __version__
@@ -27,6 +29,8 @@ VERBS = {
     "app": "open the explorer on a folder of runs",
 }
 
+SHARED = ("evaluate",)  # verbs whose work several processes share
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Exit codes: 0 success, 2 wrong usage or bad input, 130 interrupted."""
@@ -42,13 +46,30 @@ def main(arguments: list[str] | None = None) -> None:
     if verb not in VERBS:
         _fail(f"there is no verb '{verb}'; choose among {', '.join(VERBS)} (lab --help explains them)")
     try:
-        call(verb, arguments[words:])
+        with _processes(verb):
+            call(verb, arguments[words:])
     except InputError as error:
         # one that was raised in a data-loading process arrives with that process's traceback in front of it
         _fail(str(error).strip().splitlines()[-1].removeprefix("lab.errors.InputError: "))
     except KeyboardInterrupt:
         print("\nlab: stopped; what was written so far is kept", file=sys.stderr)
         sys.exit(130)
+
+
+@contextlib.contextmanager
+def _processes(verb: str):
+    """Join the other processes if torchrun started this one; only the first of them prints."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield
+        return
+    if verb not in SHARED:
+        raise InputError(f"{verb} runs in one process and torchrun started {os.environ['WORLD_SIZE']}; start it alone")
+    from lab.distributed import is_first, processes
+
+    with processes(), open(os.devnull, "w") as nowhere, contextlib.ExitStack() as stack:
+        if not is_first():
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+        yield
 
 
 def overview() -> str:

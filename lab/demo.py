@@ -24,8 +24,9 @@ from lab.backbone import autocast, pick_device
 from lab.data import ReidDataset, load
 from lab.data.readers import list_images
 from lab.data.synthetic import SyntheticConfig
-from lab.evaluate.evaluate import EvaluateConfig, evaluate_baseline, evaluate_run
+from lab.evaluate.evaluate import evaluate_baseline, evaluate_run
 from lab.evaluate.probe import retrieval_probe
+from lab.evaluate.settings import EvaluateConfig
 from lab.finetune.mgn import MGN
 from lab.finetune.train import FinetuneConfig, make_optimizer
 from lab.finetune.train import finetune as train_mgn

@@ -6,10 +6,13 @@ A process has a *rank* 0..n-1. Rank 0 writes and prints. Each computes on its GP
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+PATIENCE = timedelta(days=2)  # one process may write or extract for hours while the others wait
 
 
 @contextmanager
@@ -21,7 +24,8 @@ def processes() -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     # gloo beside nccl: objects and tensors on the CPU are exchanged as well
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield
     finally:
@@ -76,6 +80,16 @@ def gather(values: Tensor) -> list[Tensor]:
     found = [torch.empty_like(room) for _ in range(world_size())]
     dist.all_gather(found, room)
     return [values[..., : int(size)] for values, size in zip(found, sizes, strict=True)]
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """Do something in rank 0, then in the others: who comes second finds what the first one made."""
+    if not is_first():
+        wait()
+    yield
+    if is_first():
+        wait()
 
 
 def wait() -> None:

@@ -17,7 +17,8 @@ from torch import nn
 from lab.data import ReidDataset, load
 from lab.errors import InputError
 from lab.evaluate.domains import acquaintance, trained_on
-from lab.evaluate.evaluate import EvaluateConfig, eval_name, evaluate_run, stored_result
+from lab.evaluate.evaluate import evaluate_run, stored_result
+from lab.evaluate.settings import EvaluateConfig, eval_name
 from lab.models import load_descriptor, load_model
 from lab.runs import EvalResult, Run, replacing
 from lab.show.matrix import LEGEND, matrix_table

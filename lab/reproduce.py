@@ -18,7 +18,7 @@ from lab.cli import call
 from lab.data import load
 from lab.data.readers import PUBLISHED_COUNTS, count_differences, list_images
 from lab.errors import InputError
-from lab.evaluate.evaluate import EvaluateConfig, protocol
+from lab.evaluate.settings import EvaluateConfig, protocol
 from lab.finetune.mgn import MGN
 from lab.finetune.train import FinetuneConfig
 from lab.pretrain.moco import MoCo

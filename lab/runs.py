@@ -4,8 +4,9 @@
       config.json       stage, settings, seed, versions, git commit, what it was initialised from
       log.csv           one row per logged step
       checkpoint.pt     model, optimizer, step, epoch, RNG states, config
-      eval/<dataset>[-aqe][-rerank]/   result.json, queries.csv, ranks.npz, gallery.csv
-      features/<dataset>-{query,gallery}.npz
+      eval/<dataset>[-aqe][-rerank]/   result.json, queries.csv, ranks.npz, gallery.csv, and if they were asked for
+                        cameras.npz, cameras.csv (each gallery camera alone) and verification.npz (all pairs)
+      features/<dataset>-{query,gallery,multi}.npz, and .partial.npy while they are being made
 
 This module reads and writes results with numpy and pandas alone, so that the explorer can show a rank list without
 loading torch. Legend: Q queries, G gallery crops, D feature size.
@@ -94,7 +95,8 @@ class EvalResult:
 
     `cmc` (50,), `mAP`, `mINP` are fractions over the queries that have a valid match, unless `settings` say
     otherwise: "denominator" "all" is over all queries, and with "gallery_shot" "single" `cmc` (it alone) is that of one
-    random crop per person, and `cmc_std` (50,) its standard deviation over the draws. Per query: `path`, `pid`, `camid`, `ap`, `inp` (NaN without a valid match), `first_match`
+    random crop per person, and `cmc_std` (50,) its standard deviation over the draws.
+    Per query: `path`, `pid`, `camid`, `ap`, `inp` (NaN without a valid match), `first_match`
     (1-based rank of the first true match in the whole gallery, 0 = none).
     `index` (Q, 50) int32 into the gallery, `distance` (Q, 50) float32, `match` (Q, 50) bool hold the rank lists
     without the entries that the protocol removes; -1, NaN and False pad short ones. `gallery_*` (G,) may be None for results
@@ -299,10 +301,11 @@ class Run:
                 )
         return result
 
-    def save_result(self, name: str, result: EvalResult) -> Path:
+    def save_result(self, name: str, result: EvalResult, more: Callable[[Path], None] | None = None) -> Path:
+        """Write eval/<name>/, replaced as a whole; `more` writes further files into the folder."""
         folder = self.folder / "eval" / name
         try:
-            result.save(folder)
+            result.save(folder, more)
         except OSError as error:
             raise InputError(f"cannot write {folder} ({error.strerror}); give a run folder that is writable") from error
         return folder

@@ -22,14 +22,16 @@ from lab.data import ReidDataset, load
 from lab.data.crops import find_unreadable
 from lab.data.readers import CLASSIC, DATASETS, count_differences, count_report, list_images, queries_without_match
 from lab.data.synthetic import SyntheticConfig, write
+from lab.distributed import first_process_first
 from lab.errors import InputError
 from lab.evaluate.breakdown import break_down
 from lab.evaluate.classic import check_classic, evaluate_classic, spread
 from lab.evaluate.comparable import choose
 from lab.evaluate.compare import compare as compare_results
 from lab.evaluate.domains import SEEN, acquaintance, trained_on
-from lab.evaluate.evaluate import EvaluateConfig, eval_name, evaluate_baseline, evaluate_features, evaluate_run
+from lab.evaluate.evaluate import evaluate_baseline, evaluate_features, evaluate_run
 from lab.evaluate.probe import retrieval_probe
+from lab.evaluate.settings import EvaluateConfig, eval_name
 from lab.export import export_onnx
 from lab.finetune.train import FinetuneConfig
 from lab.finetune.train import finetune as train_mgn
@@ -203,7 +205,8 @@ def evaluate(
         dataset: layout of the data set
         root: its folder; for 'folder' also the CSV file
         split: of the classic CUHK03, 0 to 19; all: each of them and their mean, for a model that never saw CUHK03
-        query_features: npz with values (N, D), pid (N,), camid (N,) and, if known, path (N,)
+        query_features: npz with values (N, D), pid (N,), camid (N,) and, if known, path (N,); or NAME.npy with the values
+            and NAME-labels.npz beside it. Large ones (more than 1 GB) stay on disk and are read as they are needed
         gallery_features: the same for the gallery
         name: what the evaluation of feature files is called
         out: run folder that the result of weights, a baseline or feature files goes to
@@ -398,7 +401,8 @@ def evaluator(
         height, width = image_size(weights, model, settings)
         config = replace(config, height=config.height or height, width=config.width or width)
     facts = {"weights": weights, "height": config.height, "width": config.width}
-    target = Run.create(out, "weights", facts, init=describe_init(weights))
+    with first_process_first():
+        target = Run.create(out, "weights", facts, init=describe_init(weights))
     digest = weights_digest(resolve_weights(weights))
     return target, partial(evaluate_run, target, model, config=config, digest=digest)
 
@@ -428,7 +432,22 @@ def report(run: Run, result: EvalResult) -> None:
     if lonely:
         fate = "count as 0" if settings["denominator"] == "all" else "are not counted"
         print(f"{lonely} of {result.num_query} queries have no match under another camera and {fate}")
+    if settings.get("flip") or settings.get("multi_query"):
+        how = ["flip test"] * bool(settings.get("flip")) + ["multi-query"] * bool(settings.get("multi_query"))
+        print(f"with {' and '.join(how)}: compare with results that were made in the same way")
+    if "verification" in settings:
+        print(describe_verification(settings["verification"]))
+    if "approximate" in settings:
+        found = settings["approximate"]
+        recall = ", ".join(f"recall@{k} {100 * value:.2f} %" for k, value in found["recall"].items())
+        print(f"{found['settings']['index']} index: {recall} of the exact lists; metrics are those of the exact search")
     print(f"wrote {run.folder / 'eval' / name}")
+
+
+def describe_verification(summary: dict) -> str:
+    """Error rates of "do these two show the same person?" in a line."""
+    rates = ", ".join(f"{100 * tpr:.2f} % at FPR {float(fpr):g}" for fpr, tpr in summary["tpr_at_fpr"].items())
+    return f"all pairs: equal error rate {100 * summary['eer']:.2f} %, true pairs accepted: {rates}"
 
 
 def save_tables(out: Path, tables: dict[str, pd.DataFrame]) -> None:

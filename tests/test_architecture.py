@@ -26,7 +26,14 @@ BELOW["convert"] = BELOW["backbone"] | {"backbone", "pretrain", "finetune"}
 BELOW["export"] = {"errors", "runs", "weights", "backbone"}
 BELOW["models"] = BELOW["convert"]
 BELOW["show"] = {"errors", "data", "runs", "backbone", "pretrain", "finetune", "evaluate"}
-FACES = {"cli", "verbs", "demo", "matrix", "reproduce", "__main__"}  # may use anything, and nothing uses them but one another
+FACES = {
+    "cli",
+    "verbs",
+    "demo",
+    "matrix",
+    "reproduce",
+    "__main__",
+}  # may use anything, and nothing uses them but one another
 
 
 def layer(file: Path) -> str:

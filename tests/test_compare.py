@@ -24,8 +24,9 @@ from lab.evaluate.breakdown import (
 from lab.evaluate.camera_pairs import CameraPairs
 from lab.evaluate.comparable import align, check_comparable, choose, relative_names
 from lab.evaluate.compare import METRICS, compare, intervals, paired
-from lab.evaluate.evaluate import EvaluateConfig, evaluate_features
+from lab.evaluate.evaluate import evaluate_features
 from lab.evaluate.metrics import evaluate_ranking
+from lab.evaluate.settings import EvaluateConfig
 from lab.runs import EvalResult, Features, Run
 
 DRAWS = 300

@@ -22,7 +22,8 @@ from lab.data.readers import CLASSIC, SPLITS, count_differences
 from lab.errors import InputError
 from lab.evaluate.classic import evaluate_classic, spread
 from lab.evaluate.domains import HOME, SEEN, acquaintance, trained_on
-from lab.evaluate.evaluate import EvaluateConfig, evaluate_run
+from lab.evaluate.evaluate import evaluate_run
+from lab.evaluate.settings import EvaluateConfig
 from lab.runs import Run
 
 PEOPLE = (3, 2, 1, 1, 2)  # of each pair of cameras

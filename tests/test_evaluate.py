@@ -11,9 +11,10 @@ from PIL import Image
 
 from lab.data.splits import ReidDataset, Split
 from lab.errors import InputError
-from lab.evaluate.evaluate import EvaluateConfig, evaluate_baseline, evaluate_features, evaluate_run
+from lab.evaluate.evaluate import evaluate_baseline, evaluate_features, evaluate_run
 from lab.evaluate.expansion import query_expansion
 from lab.evaluate.metrics import evaluate_ranking
+from lab.evaluate.settings import EvaluateConfig
 from lab.runs import Features, Run
 from lab.verbs import report
 

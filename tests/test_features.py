@@ -21,9 +21,10 @@ from lab.backbone import Embedder
 from lab.data.crops import read_image, resize, to_tensor
 from lab.data.splits import ReidDataset, Split
 from lab.errors import InputError
-from lab.evaluate import features as features_module
-from lab.evaluate.evaluate import EvaluateConfig, evaluate_features, evaluate_run
-from lab.evaluate.features import PartialFile, colour_histogram, extract
+from lab.evaluate.evaluate import evaluate_features, evaluate_run
+from lab.evaluate.features import colour_histogram, extract
+from lab.evaluate.partial import PartialFile
+from lab.evaluate.settings import EvaluateConfig
 from lab.finetune.mgn import MGN
 from lab.runs import Features, Run
 
@@ -250,7 +251,7 @@ CALLS = []
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_a_killed_process_loses_only_what_was_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(features_module, "WRITE_SECONDS", 0)
+    monkeypatch.setattr(partial_module, "WRITE_SECONDS", 0)
     paths, file = save_crops(tmp_path, COLOURS), tmp_path / "set"
     how = {"batch_size": 2, "rows": PartialFile(file, {})}
     child = multiprocessing.get_context("fork").Process(
@@ -363,7 +364,7 @@ def test_a_place_that_cannot_be_written_is_explained(tmp_path):
 
 
 def test_broken_features_are_reported_when_they_are_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(features_module, "WRITE_SECONDS", 0)
+    monkeypatch.setattr(partial_module, "WRITE_SECONDS", 0)
     calls = []
 
     def embed(images):

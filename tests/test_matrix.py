@@ -15,7 +15,8 @@ from lab.backbone import Embedder
 from lab.cli import main
 from lab.data.synthetic import SyntheticConfig, write
 from lab.errors import InputError
-from lab.evaluate.evaluate import EvaluateConfig, evaluate_run
+from lab.evaluate.evaluate import evaluate_run
+from lab.evaluate.settings import EvaluateConfig
 from lab.matrix import FIELDS, fill_matrix, read_column, read_columns, row_names
 from lab.runs import Run
 from lab.show.matrix import matrix_figure, matrix_table

@@ -11,9 +11,10 @@ from pictures import write_person
 from lab.data import load
 from lab.data.readers.market import multi_query_crops
 from lab.errors import InputError
-from lab.evaluate.evaluate import EvaluateConfig, evaluate_features, evaluate_run
+from lab.evaluate.evaluate import evaluate_features, evaluate_run
 from lab.evaluate.metrics import evaluate_ranking
 from lab.evaluate.multi_query import count_crops, multi_query
+from lab.evaluate.settings import EvaluateConfig
 from lab.runs import Features, Run
 
 CONFIG = EvaluateConfig(num_workers=0, device="cpu", height=32, width=16)

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 import lab.evaluate.ranking as ranking
 from lab.errors import InputError
+from lab.evaluate.blocks import FeatureBlock
 from lab.evaluate.distance import Rows, distance_blocks, distance_tiles, exact_block, exact_pairs, prepare, tile_shape
 from lab.evaluate.metrics import evaluate_ranking
-from lab.evaluate.ranking import FeatureBlock, TooNarrow, count_above
+from lab.evaluate.ranking import TooNarrow, count_above
 from lab.evaluate.rerank import rerank_blocks
 from lab.runs import EvalResult, Features
 
@@ -48,7 +49,9 @@ def crowd(seed: int, queries=40, gallery=300, size=24, people=12, spread=1.0) ->
     values[copies] = values[rng.permutation(np.arange(queries, count))[: len(copies)]]
     shown = np.arange(0, queries, 5)[: len(copies)]
     values[shown] = values[copies[: len(shown)]]
-    return make(values[:queries], pid[:queries], camid[:queries]), make(values[queries:], pid[queries:], camid[queries:])
+    return make(values[:queries], pid[:queries], camid[:queries]), make(
+        values[queries:], pid[queries:], camid[queries:]
+    )
 
 
 def oracle(query: Features, gallery: Features, distance: str) -> tuple[list[list[int]], list[float]]:
@@ -212,7 +215,11 @@ def test_entries_between_edges_are_found(spread, intervals):
         expected = [(i, g) for i in range(intervals) for g in np.flatnonzero((score > low[i]) & (score <= high[i]))]
         which, place = ranking.find_in_row(score, low, high)
         assert sorted(zip(which.tolist(), place.tolist(), strict=True)) == expected
-        parts = (torch.from_numpy(score)[None], torch.zeros(intervals, dtype=torch.int64), *map(torch.from_numpy, (low, high)))
+        parts = (
+            torch.from_numpy(score)[None],
+            torch.zeros(intervals, dtype=torch.int64),
+            *map(torch.from_numpy, (low, high)),
+        )
         which, place = ranking._find_by_comparing(*parts)
         assert list(zip(which.tolist(), place.tolist(), strict=True)) == expected
 

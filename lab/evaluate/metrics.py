@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from lab.data.splits import Split
 from lab.errors import InputError
+from lab.evaluate.blocks import GivenBlock, feature_blocks
 from lab.evaluate.distance import DISTANCES, PRECISIONS, distance_blocks
-from lab.evaluate.ranking import GivenBlock, Pairs, feature_blocks, rank_block
+from lab.evaluate.ranking import Pairs, rank_block
 from lab.evaluate.single_shot import SingleShot
 from lab.runs import RANKS, EvalResult, Features
 

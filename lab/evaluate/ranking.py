@@ -3,14 +3,13 @@
 A block of queries is compared with the gallery tile by tile. A tile's scores (larger is nearer) come from one matrix
 product, whose last bits depend on how it was cut; so they only decide what is clear. What lies as close to a match as
 the product errs is compared again, exactly, in float64, and equal distances are ordered by gallery position. Ranks
-therefore do not depend on tiles, threads, device or the product's precision. How far the product errs is measured on
-some pairs of every tile, and allowed for eightfold.
+therefore do not depend on tiles, threads, device or the product's precision.
 
 Legend: Q queries, G gallery crops, D feature size, B queries of one block, W gallery crops of one tile, P matches of a
 block's queries, M of the query that has most of them, E edges per query.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -18,30 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab.distributed import gather, largest, share, total
-from lab.evaluate.distance import (
-    MOST_ROWS,
-    PAIR_BYTES,
-    Rows,
-    exact_block,
-    exact_pairs,
-    from_key,
-    multiply,
-    tile_shape,
-    to_key,
-)
+from lab.distributed import gather, largest, total
+from lab.evaluate.blocks import FeatureBlock, GivenBlock
+from lab.evaluate.distance import MOST_ROWS, from_key, to_key
 from lab.runs import RANKS
 
-KEPT = {
-    "float32": RANKS + 14,
-    "tf32": 4 * RANKS,
-    "bfloat16": 10 * RANKS,
-}  # of each tile: those too close to the 50th too
 CROWD = 8  # a row in which more than one entry in eight is too close to call is compared exactly as a whole
-
-
-SAMPLED = 32  # pairs of a tile, and as many nearest ones, that the error of its scores is measured on
-SAFETY = 8  # standard deviations of that error: more than the largest among 10^13 pairs
 FEW = 4  # intervals of one row that are quicker compared one by one
 COMPARED = 1 << 26  # scores that a GPU compares at a time
 
@@ -52,124 +33,15 @@ class TooNarrow(Exception):  # noqa: N818 (not an error: the block is ranked aga
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pairs of one block that show the same person: `row` in the block, `column` in the gallery, ordered so.
+    """The pairs of one block that show the same person: row in the block and column in the gallery, ordered so.
 
-    `match` (P,) of them are to be found; the removed ones (same camera) are left out of the rank list.
+    The matches (P,) are to be found; the removed ones (same camera) are left out of the rank list.
     """
 
-    row: Tensor
-    column: Tensor
+    removed_row: Tensor
+    removed_column: Tensor
     match_row: Tensor
     match_column: Tensor
-
-
-class FeatureBlock:
-    """Some queries against the gallery: scores by matrix product tile by tile, distances exactly for chosen pairs."""
-
-    def __init__(self, query: Tensor, gallery: Rows, distance: str, precision: str, columns: int, buffer: Tensor):
-        self.query, self.gallery, self.buffer = query, gallery, buffer
-        self.euclidean, self.name, self.precision = distance == "euclidean", distance, precision
-        first, last = share(len(gallery))  # the whole gallery, unless several processes share it
-        self.slices = [(start, min(start + columns, last)) for start in range(first, last, columns)]
-        self.whole = self.slices == [(0, len(gallery))]  # one tile holds all the scores
-        self.kept, self.rough = KEPT[precision], precision != "float32"
-        self.length = torch.einsum("bd,bd->b", query, query)
-        self.error = 0.0  # of a score, at most
-
-    def __len__(self) -> int:
-        return len(self.query)
-
-    def tiles(self) -> Iterator[tuple[int, Tensor]]:
-        """Column of the first entry, and scores (B, W), which may be changed until the next tile is asked for."""
-        for start, stop in self.slices:
-            gallery = self.gallery.slice(start, stop)
-            out = self.buffer[: len(self) * (stop - start)].view(len(self), -1)
-            multiply(self.query, gallery, out, self.precision)
-            if self.euclidean:
-                out.sub_(self.gallery.squares(start, gallery) / 2)
-            self.error = max(self.error, self._measure_error(out, gallery))
-            yield start, out
-
-    def scores(self, row: Tensor, column: Tensor) -> Tensor:
-        """Scores (P,) of chosen pairs: at least as good as a tile's."""
-        distance = self.exact(row, column).double()
-        return ((self.length[row] - distance) / 2 if self.euclidean else 1 - distance).float()
-
-    def distance(self, row: Tensor, score: Tensor) -> Tensor:
-        """What scores mean as distances; `row` says whose they are."""
-        return (self.length[row] - 2 * score).clamp(min=0) if self.euclidean else 1 - score
-
-    def exact(self, row: Tensor, column: Tensor) -> Tensor:
-        """Distances (P,) of chosen pairs, exact to the last bit of float32."""
-        step = max(1, PAIR_BYTES // (8 * self.query.shape[1]))
-        parts = zip(row.split(step), column.split(step), strict=True)
-        return torch.cat([exact_pairs(self.query[r], self.gallery.take(c), self.name) for r, c in parts])
-
-    def exact_tiles(self, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Column of the first entry, and exact distances (R, W) of some queries of the block."""
-        step = max(1, 8 * PAIR_BYTES // (8 * self.query.shape[1]))
-        for first, last in self.slices:
-            for start in range(first, last, step):
-                gallery = self.gallery.slice(start, min(start + step, last))
-                yield start, exact_block(self.query[rows], gallery, self.name)
-
-    def _measure_error(self, score: Tensor, gallery: Tensor) -> float:
-        """How far scores may be from exact ones, from pairs all over the tile and from the nearest ones of some rows."""
-        rows = torch.arange(0, len(score), -(-len(score) // SAMPLED), device=score.device)
-        anywhere = torch.arange(len(rows), device=score.device) * 7919 % score.shape[1]
-        worst = 0.0
-        for column in (anywhere, score[rows].argmax(1)):
-            a, b = self.query[rows].double(), gallery[column].double()
-            exact = torch.linalg.vecdot(a, b) - (b.square().sum(1) / 2 if self.euclidean else 0)
-            erred = (score[rows, column] - exact).square().mean().sqrt()
-            worst = max(worst, SAFETY * float(erred) + 2.0**-23 * float(exact.abs().max()))
-        return worst
-
-
-class GivenBlock:
-    """Distances that were made elsewhere, such as re-ranked ones: (B, G), compared as they are."""
-
-    def __init__(self, distances: Tensor):
-        self.given = distances
-        self.first, self.last = share(distances.shape[1])
-        self.whole = self.last - self.first == distances.shape[1]
-        self.kept, self.rough, self.error = KEPT["float32"], False, 0.0
-
-    def __len__(self) -> int:
-        return len(self.given)
-
-    def tiles(self) -> Iterator[tuple[int, Tensor]]:
-        yield self.first, -self.given[:, self.first : self.last]
-
-    def scores(self, row: Tensor, column: Tensor) -> Tensor:
-        return -self.given[row, column]
-
-    def distance(self, row: Tensor, score: Tensor) -> Tensor:
-        return -score
-
-    def exact(self, row: Tensor, column: Tensor) -> Tensor:
-        return self.given[row, column]
-
-    def exact_tiles(self, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
-        yield self.first, self.given[rows, self.first : self.last]
-
-
-def feature_blocks(
-    query: np.ndarray,
-    gallery: np.ndarray,
-    distance: str,
-    memory_gb: float,
-    device: torch.device,
-    precision: str,
-    most_matches: int,
-) -> Iterator[FeatureBlock]:
-    """Consecutive queries against the gallery. Either may stay on disk; `memory_gb` bounds a tile with its copies."""
-    query, gallery = (Rows(values, distance, device, memory_gb) for values in (query, gallery))
-    rows, columns = tile_shape(len(query), gallery, memory_gb, most_matches)
-    buffer = torch.empty(rows * columns, device=device)
-    for start in range(0, len(query), rows):
-        part = query.slice(start, min(start + rows, len(query)))
-        yield FeatureBlock(part, gallery, distance, precision, columns, buffer)
 
 
 def rank_block(block: FeatureBlock | GivenBlock, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
@@ -204,8 +76,8 @@ def rank_block(block: FeatureBlock | GivenBlock, pairs: Pairs) -> tuple[Tensor, 
 
 
 def _remove(tile: Tensor, pairs: Pairs, start: int) -> None:
-    here = (pairs.column >= start) & (pairs.column < start + tile.shape[1])
-    tile[pairs.row[here], pairs.column[here] - start] = -torch.inf
+    here = (pairs.removed_column >= start) & (pairs.removed_column < start + tile.shape[1])
+    tile[pairs.removed_row[here], pairs.removed_column[here] - start] = -torch.inf
 
 
 def _count_nearer(
@@ -407,8 +279,12 @@ def _rank_exactly(block: FeatureBlock | GivenBlock, pairs: Pairs, rows: Tensor) 
         nearest = torch.empty((len(part), 0), dtype=torch.int64, device=rows.device)
         for start, distance in block.exact_tiles(part):
             key = to_key(distance, torch.arange(start, start + distance.shape[1], device=rows.device))
-            here = (pairs.column >= start) & (pairs.column < start + key.shape[1]) & (place[pairs.row] >= 0)
-            key[place[pairs.row[here]], pairs.column[here] - start] = torch.iinfo(torch.int64).max
+            here = (
+                (pairs.removed_column >= start)
+                & (pairs.removed_column < start + key.shape[1])
+                & (place[pairs.removed_row] >= 0)
+            )
+            key[place[pairs.removed_row[here]], pairs.removed_column[here] - start] = torch.iinfo(torch.int64).max
             ordered = key.sort(dim=1).values
             for one, number in enumerate(part):
                 mine = row == number

@@ -90,6 +90,11 @@ def rerank_blocks(
     yield from _blend(values, len(query), code, furthest, lambda_value, how, memory_gb)
 
 
+def largest_reranked(variant: str, lambda_value: float) -> float:
+    """What no re-ranked distance of this variant exceeds."""
+    return 1.0 if VARIANTS[variant].scaled else 1 + lambda_value  # unscaled, 1 - cosine reaches 2
+
+
 def check_parameters(variant: str, k1: int, k2: int, lambda_value: float) -> None:
     """Raise InputError for a variant that does not exist and for numbers out of range."""
     if variant not in VARIANTS:

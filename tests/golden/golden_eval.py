@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from lab.evaluate.evaluate import EvaluateConfig, evaluate_features
-from lab.evaluate.expansion import query_expansion
 from lab.evaluate.distance import distance_blocks, prepare
+from lab.evaluate.evaluate import evaluate_features
+from lab.evaluate.expansion import query_expansion
 from lab.evaluate.metrics import Protocol, evaluate_ranking
 from lab.evaluate.rerank import rerank_blocks
+from lab.evaluate.settings import EvaluateConfig
 from lab.evaluate.single_shot import SingleShot
 from lab.runs import EvalResult, Features, Run
 

@@ -1,0 +1,134 @@
+"""A block of queries against the gallery: scores tile by tile, and exact distances of chosen pairs.
+
+A score is larger the nearer two crops are: the cosine, or q . g - |g|^2 / 2 for the Euclidean distance. Scores come from
+one matrix product and err by its rounding. How far is measured on some pairs of every tile and allowed for eightfold.
+
+Legend: B queries of the block, G gallery crops, W of one tile, D feature size, P pairs, R chosen rows of the block.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lab.distributed import share
+from lab.evaluate.distance import PAIR_BYTES, Rows, exact_block, exact_pairs, multiply, tile_shape
+from lab.runs import RANKS
+
+KEPT = {
+    "float32": RANKS + 14,
+    "tf32": 4 * RANKS,
+    "bfloat16": 10 * RANKS,
+}  # of each tile: those too close to the 50th too
+SAMPLED = 32  # pairs of a tile, and as many nearest ones, that the error of its scores is measured on
+SAFETY = 8  # standard deviations of that error: more than the largest among 10^13 pairs
+
+
+class FeatureBlock:
+    """Some queries against the gallery: scores by matrix product tile by tile, distances exactly for chosen pairs."""
+
+    def __init__(self, query: Tensor, gallery: Rows, distance: str, precision: str, columns: int, buffer: Tensor):
+        self.query, self.gallery, self.buffer = query, gallery, buffer
+        self.euclidean, self.name, self.precision = distance == "euclidean", distance, precision
+        first, last = share(len(gallery))  # the whole gallery, unless several processes share it
+        self.slices = [(start, min(start + columns, last)) for start in range(first, last, columns)]
+        self.whole = self.slices == [(0, len(gallery))]  # one tile holds all the scores
+        self.kept, self.rough = KEPT[precision], precision != "float32"
+        self.length = torch.einsum("bd,bd->b", query, query)
+        self.error = 0.0  # of a score, at most
+
+    def __len__(self) -> int:
+        return len(self.query)
+
+    def tiles(self) -> Iterator[tuple[int, Tensor]]:
+        """Column of the first entry, and scores (B, W), which may be changed until the next tile is asked for."""
+        for start, stop in self.slices:
+            gallery = self.gallery.slice(start, stop)
+            out = self.buffer[: len(self) * (stop - start)].view(len(self), -1)
+            multiply(self.query, gallery, out, self.precision)
+            if self.euclidean:
+                out.sub_(self.gallery.squares(start, gallery) / 2)
+            self.error = max(self.error, self._measure_error(out, gallery))
+            yield start, out
+
+    def scores(self, row: Tensor, column: Tensor) -> Tensor:
+        """Scores (P,) of chosen pairs: at least as good as a tile's."""
+        distance = self.exact(row, column).double()
+        return ((self.length[row] - distance) / 2 if self.euclidean else 1 - distance).float()
+
+    def distance(self, row: Tensor, score: Tensor) -> Tensor:
+        """What scores mean as distances; `row` says whose they are."""
+        return (self.length[row] - 2 * score).clamp(min=0) if self.euclidean else 1 - score
+
+    def exact(self, row: Tensor, column: Tensor) -> Tensor:
+        """Distances (P,) of chosen pairs, exact to the last bit of float32."""
+        step = max(1, PAIR_BYTES // (8 * self.query.shape[1]))
+        parts = zip(row.split(step), column.split(step), strict=True)
+        return torch.cat([exact_pairs(self.query[r], self.gallery.take(c), self.name) for r, c in parts])
+
+    def exact_tiles(self, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Column of the first entry, and exact distances (R, W) of some queries of the block."""
+        step = max(1, 8 * PAIR_BYTES // (8 * self.query.shape[1]))
+        for first, last in self.slices:
+            for start in range(first, last, step):
+                gallery = self.gallery.slice(start, min(start + step, last))
+                yield start, exact_block(self.query[rows], gallery, self.name)
+
+    def _measure_error(self, score: Tensor, gallery: Tensor) -> float:
+        """How far scores may be from exact ones, from pairs all over the tile and from the nearest ones of some rows."""
+        rows = torch.arange(0, len(score), -(-len(score) // SAMPLED), device=score.device)
+        anywhere = torch.arange(len(rows), device=score.device) * 7919 % score.shape[1]
+        worst = 0.0
+        for column in (anywhere, score[rows].argmax(1)):
+            a, b = self.query[rows].double(), gallery[column].double()
+            exact = torch.linalg.vecdot(a, b) - (b.square().sum(1) / 2 if self.euclidean else 0)
+            erred = (score[rows, column] - exact).square().mean().sqrt()
+            worst = max(worst, SAFETY * float(erred) + 2.0**-23 * float(exact.abs().max()))
+        return worst
+
+
+class GivenBlock:
+    """Distances that were made elsewhere, such as re-ranked ones: (B, G), compared as they are."""
+
+    def __init__(self, distances: Tensor):
+        self.given = distances
+        self.first, self.last = share(distances.shape[1])
+        self.whole = self.last - self.first == distances.shape[1]
+        self.kept, self.rough, self.error = KEPT["float32"], False, 0.0
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def tiles(self) -> Iterator[tuple[int, Tensor]]:
+        yield self.first, -self.given[:, self.first : self.last]
+
+    def scores(self, row: Tensor, column: Tensor) -> Tensor:
+        return -self.given[row, column]
+
+    def distance(self, row: Tensor, score: Tensor) -> Tensor:
+        return -score
+
+    def exact(self, row: Tensor, column: Tensor) -> Tensor:
+        return self.given[row, column]
+
+    def exact_tiles(self, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
+        yield self.first, self.given[rows, self.first : self.last]
+
+
+def feature_blocks(
+    query: np.ndarray,
+    gallery: np.ndarray,
+    distance: str,
+    memory_gb: float,
+    device: torch.device,
+    precision: str,
+    most_matches: int,
+) -> Iterator[FeatureBlock]:
+    """Consecutive queries against the gallery. Either may stay on disk; `memory_gb` bounds a tile with its copies."""
+    query, gallery = (Rows(values, distance, device, memory_gb) for values in (query, gallery))
+    rows, columns = tile_shape(len(query), gallery, memory_gb, most_matches)
+    buffer = torch.empty(rows * columns, device=device)
+    for start in range(0, len(query), rows):
+        part = query.slice(start, min(start + rows, len(query)))
+        yield FeatureBlock(part, gallery, distance, precision, columns, buffer)
