@@ -176,7 +176,7 @@ class PairCounter:
         pairs = self.protocol.pairs(row, row + len(part))
         chosen = [
             _inside(pairs.match_row, pairs.match_column, column, part),
-            _inside(pairs.row, pairs.column, column, part),
+            _inside(pairs.removed_row, pairs.removed_column, column, part),
         ]
         for counts, values in kinds:
             counts[0] += torch.bincount(values.flatten(), minlength=counts.shape[1])
