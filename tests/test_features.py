@@ -21,6 +21,7 @@ from lab.backbone import Embedder
 from lab.data.crops import read_image, resize, to_tensor
 from lab.data.splits import ReidDataset, Split
 from lab.errors import InputError
+from lab.evaluate import partial as partial_module
 from lab.evaluate.evaluate import evaluate_features, evaluate_run
 from lab.evaluate.features import colour_histogram, extract
 from lab.evaluate.partial import PartialFile
