@@ -8,13 +8,17 @@ Read the code in this order, each stage is one folder:
                    `released` knows what LUPerson's authors put out, `convert` writes the published layouts
 3. `lab.pretrain`  MoCo v2 as LUPerson does it: two views (`augment`), two encoders and a queue (`moco`), one loop (`train`)
 4. `lab.finetune`  MGN on labelled identities: `sampler`, `mgn`, `losses`, one loop (`train`)
-5. `lab.evaluate`  features, CMC, mAP, mINP (`metrics`), k-reciprocal re-ranking (`rerank`), query expansion
-                   (`expansion`), single-gallery-shot CMC (`single_shot`), Grad-CAM (`attention`)
-6. `lab.show`      `figures` with crops, `curves` and `tables` from results
-7. `lab.runs`      the folder that every stage writes and everything else reads
+5. `lab.evaluate`  features (`features`, `partial`), ranks without Q x G (`distance`, `blocks`, `counting`, `ranking`),
+                   CMC, mAP, mINP (`metrics`), k-reciprocal re-ranking (`rerank`), query expansion (`expansion`), `multi_query`,
+                   single-gallery-shot CMC (`single_shot`, `classic`), all pairs (`verification`, `error_rates`),
+                   `camera_pairs`, an index (`approximate`), Grad-CAM (`attention`); the stage itself is `evaluate` with
+                   `settings` and `stored`. Two runs: `compare`, `statistics`, `comparable`, `breakdown`, `domains`
+6. `lab.show`      `figures` with crops, `curves`, `pairs`, `comparison`, `matrix` and `tables` from results
+7. `lab.runs`      the folder that every stage writes and everything else reads; `features_on_disk` for large files,
+                   `distributed` for several processes
 8. `lab.models`    any weights as a model that embeds; `export` writes it as ONNX, for programs without torch
 9. `lab.cli`       the `lab` command, one thin function per verb (`verbs`); `demo` tells the whole story with them,
-                   `reproduce` puts our numbers beside those of `published`
+                   `reproduce` puts our numbers beside those of `published`, `matrix` every model on every data set
 """
 
 __version__ = "0.1.0"

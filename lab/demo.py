@@ -193,7 +193,10 @@ def evaluate_both(run: Run, dataset: ReidDataset, baseline: str | None, fraction
     """Two rows of the table, without and with re-ranking; an evaluation that is there is read, not repeated."""
     rows = []
     for rerank in (False, True):
-        name, config = f"{dataset.name}-rerank" if rerank else dataset.name, EvaluateConfig(rerank=rerank)
+        name, config = (
+            f"{dataset.name}-rerank" if rerank else dataset.name,
+            EvaluateConfig(rerank=rerank, cameras=True, verification=True),
+        )
         if name in run.evals():
             result = run.result(name)
         elif baseline is not None:

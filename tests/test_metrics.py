@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.errors import InputError
+from lab.evaluate.counting import sort_rows
 from lab.evaluate.distance import distance_blocks, from_key, nearest_keys, to_key
 from lab.evaluate.metrics import evaluate_ranking
-from lab.evaluate.ranking import sort_rows
 from lab.runs import Features
 
 

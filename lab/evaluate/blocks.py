@@ -6,7 +6,8 @@ one matrix product and err by its rounding. How far is measured on some pairs of
 Legend: B queries of the block, G gallery crops, W of one tile, D feature size, P pairs, R chosen rows of the block.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,11 +17,8 @@ from lab.distributed import share
 from lab.evaluate.distance import PAIR_BYTES, Rows, exact_block, exact_pairs, multiply, tile_shape
 from lab.runs import RANKS
 
-KEPT = {
-    "float32": RANKS + 14,
-    "tf32": 4 * RANKS,
-    "bfloat16": 10 * RANKS,
-}  # of each tile: those too close to the 50th too
+# nearest entries that are kept of each tile: the first 50, and room for those that are too close to the 50th
+KEPT = {"float32": RANKS + 14, "tf32": 4 * RANKS, "bfloat16": 10 * RANKS}
 SAMPLED = 32  # pairs of a tile, and as many nearest ones, that the error of its scores is measured on
 SAFETY = 8  # standard deviations of that error: more than the largest among 10^13 pairs
 
@@ -53,9 +51,8 @@ class FeatureBlock:
             yield start, out
 
     def scores(self, row: Tensor, column: Tensor) -> Tensor:
-        """Scores (P,) of chosen pairs: at least as good as a tile's."""
-        distance = self.exact(row, column).double()
-        return ((self.length[row] - distance) / 2 if self.euclidean else 1 - distance).float()
+        """Scores (P,) of chosen pairs, better than a tile's."""
+        return self._by_pairs(self._exact_scores, row, column).float()
 
     def distance(self, row: Tensor, score: Tensor) -> Tensor:
         """What scores mean as distances; `row` says whose they are."""
@@ -63,9 +60,7 @@ class FeatureBlock:
 
     def exact(self, row: Tensor, column: Tensor) -> Tensor:
         """Distances (P,) of chosen pairs, exact to the last bit of float32."""
-        step = max(1, PAIR_BYTES // (8 * self.query.shape[1]))
-        parts = zip(row.split(step), column.split(step), strict=True)
-        return torch.cat([exact_pairs(self.query[r], self.gallery.take(c), self.name) for r, c in parts])
+        return self._by_pairs(partial(exact_pairs, distance=self.name), row, column)
 
     def exact_tiles(self, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Column of the first entry, and exact distances (R, W) of some queries of the block."""
@@ -75,14 +70,22 @@ class FeatureBlock:
                 gallery = self.gallery.slice(start, min(start + step, last))
                 yield start, exact_block(self.query[rows], gallery, self.name)
 
+    def _by_pairs(self, function: Callable[[Tensor, Tensor], Tensor], row: Tensor, column: Tensor) -> Tensor:
+        step = max(1, PAIR_BYTES // (8 * self.query.shape[1]))
+        parts = zip(row.split(step), column.split(step), strict=True)
+        return torch.cat([function(self.query[r], self.gallery.take(c)) for r, c in parts])
+
+    def _exact_scores(self, a: Tensor, b: Tensor) -> Tensor:
+        a, b = a.double(), b.double()
+        return torch.linalg.vecdot(a, b) - (b.square().sum(1) / 2 if self.euclidean else 0)
+
     def _measure_error(self, score: Tensor, gallery: Tensor) -> float:
         """How far scores may be from exact ones, from pairs all over the tile and from the nearest ones of some rows."""
         rows = torch.arange(0, len(score), -(-len(score) // SAMPLED), device=score.device)
         anywhere = torch.arange(len(rows), device=score.device) * 7919 % score.shape[1]
         worst = 0.0
         for column in (anywhere, score[rows].argmax(1)):
-            a, b = self.query[rows].double(), gallery[column].double()
-            exact = torch.linalg.vecdot(a, b) - (b.square().sum(1) / 2 if self.euclidean else 0)
+            exact = self._exact_scores(self.query[rows], gallery[column])
             erred = (score[rows, column] - exact).square().mean().sqrt()
             worst = max(worst, SAFETY * float(erred) + 2.0**-23 * float(exact.abs().max()))
         return worst

@@ -9,22 +9,18 @@ Legend: Q queries, G gallery crops, D feature size, B queries of one block, W ga
 block's queries, M of the query that has most of them, E edges per query.
 """
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lab.distributed import gather, largest, total
 from lab.evaluate.blocks import FeatureBlock, GivenBlock
+from lab.evaluate.counting import count_above, find_between
 from lab.evaluate.distance import MOST_ROWS, from_key, to_key
 from lab.runs import RANKS
 
 CROWD = 8  # a row in which more than one entry in eight is too close to call is compared exactly as a whole
-FEW = 4  # intervals of one row that are quicker compared one by one
-COMPARED = 1 << 26  # scores that a GPU compares at a time
 
 
 class TooNarrow(Exception):  # noqa: N818 (not an error: the block is ranked again with a wider margin)
@@ -127,96 +123,6 @@ def _count_close(
     return torch.bincount(which[before], minlength=len(row))
 
 
-def count_above(tile: Tensor, edges: Tensor) -> Tensor:
-    """How many scores (B, W) of each row exceed each of its edges (B, E).
-
-    On the CPU a sorted copy is searched: numpy's vectorised sort of plain values is about ten times faster than torch's
-    sort with indices, and it releases the interpreter lock, so threads share the rows. On a GPU sorting is slow.
-    """
-    if tile.device.type == "cpu":
-        return tile.shape[1] - torch.searchsorted(sort_rows(tile), edges, right=True)
-    return file_between(tile, edges)
-
-
-def file_between(tile: Tensor, edges: Tensor) -> Tensor:
-    """The same by filing every score between two edges."""
-    edges, order = edges.sort(dim=1)
-    drawer = torch.searchsorted(edges, tile)  # how many edges lie below
-    drawer += torch.arange(len(tile), device=tile.device).unsqueeze(1) * (edges.shape[1] + 1)
-    filed = torch.bincount(drawer.flatten(), minlength=len(tile) * (edges.shape[1] + 1)).view(len(tile), -1)
-    above = tile.shape[1] - filed.cumsum(1)[:, :-1]
-    return torch.empty_like(above).scatter_(1, order, above)
-
-
-def sort_rows(block: Tensor) -> Tensor:
-    """A copy of a block on the CPU with every row in ascending order."""
-    ordered = block.clone()
-    parts = np.array_split(ordered.numpy(), torch.get_num_threads())
-    with ThreadPoolExecutor(len(parts)) as pool:
-        list(pool.map(lambda rows: rows.sort(axis=1), parts))
-    return ordered
-
-
-def find_between(tile: Tensor, row: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """The entries of chosen rows (P,) with scores in (low, high]: which of the P, and the column.
-
-    `row` ascends, and all intervals of one row have one width.
-    """
-    if tile.device.type != "cpu":
-        return _find_by_comparing(tile, row, low, high)
-    rows, first = np.unique(row.numpy(), return_index=True)
-    parts = np.split(np.arange(len(row)), first[1:])
-    score, low, high = tile.numpy(), low.numpy(), high.numpy()
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        found = list(pool.map(lambda i: find_in_row(score[rows[i]], low[parts[i]], high[parts[i]]), range(len(rows))))
-    which = np.concatenate([parts[i][which] for i, (which, _) in enumerate(found)])
-    return torch.from_numpy(which), torch.from_numpy(np.concatenate([place for _, place in found]))
-
-
-def find_in_row(score: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of one row of scores (W,), the entries in intervals (low, high] of one width: which interval, and the column.
-
-    A few intervals are compared one by one. For many, scores are first sorted out by a table of 2^16 drawers.
-    """
-    order = np.argsort(low)
-    low, high = low[order], high[order]
-    if len(low) <= FEW:
-        place = np.flatnonzero(np.any([(score > a) & (score <= b) for a, b in zip(low, high, strict=True)], axis=0))
-    else:
-        place = np.flatnonzero(_drawers(low, high)(score))
-    value = score[place]
-    first, last = np.searchsorted(high, value), np.searchsorted(low, value)  # the intervals first..last hold the value
-    count = np.maximum(last - first, 0)
-    within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    return order[np.repeat(first, count) + within], np.repeat(place, count)
-
-
-def _drawers(low: np.ndarray, high: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """A quick test that every score in one of the intervals passes, and few others."""
-    last = 2**16 - 1
-    scale = np.float32(last - 2) / max(high[-1] - low[0], np.float32(1e-30))  # finite: all may be equal
-
-    def drawer(score: np.ndarray) -> np.ndarray:  # ascends with the score; 0 and 2^16 - 1 are outside
-        numbers = (score - low[0]) * scale
-        return np.clip(numbers + 1, 0, last, out=numbers).astype(np.uint16)
-
-    ends = np.zeros(last + 2, np.int32)
-    np.add.at(ends, drawer(low), 1)
-    np.add.at(ends, drawer(high).astype(np.int64) + 1, -1)
-    wanted = ends.cumsum() > 0
-    return lambda score: wanted[drawer(score)]
-
-
-def _find_by_comparing(tile: Tensor, row: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    which, place = [], []
-    for part in torch.arange(len(row), device=row.device).split(max(1, COMPARED // tile.shape[1])):
-        score = tile[row[part]]
-        match, entry = torch.nonzero((score > low[part, None]) & (score <= high[part, None]), as_tuple=True)
-        which.append(part[match])
-        place.append(entry)
-    return torch.cat(which), torch.cat(place)
-
-
 class FirstEntries:
     """The first entries of a block's rank lists, gathered from tile to tile."""
 
@@ -279,12 +185,9 @@ def _rank_exactly(block: FeatureBlock | GivenBlock, pairs: Pairs, rows: Tensor) 
         nearest = torch.empty((len(part), 0), dtype=torch.int64, device=rows.device)
         for start, distance in block.exact_tiles(part):
             key = to_key(distance, torch.arange(start, start + distance.shape[1], device=rows.device))
-            here = (
-                (pairs.removed_column >= start)
-                & (pairs.removed_column < start + key.shape[1])
-                & (place[pairs.removed_row] >= 0)
-            )
-            key[place[pairs.removed_row[here]], pairs.removed_column[here] - start] = torch.iinfo(torch.int64).max
+            removed, there = place[pairs.removed_row], pairs.removed_column - start
+            here = (removed >= 0) & (there >= 0) & (there < key.shape[1])
+            key[removed[here], there[here]] = torch.iinfo(torch.int64).max
             ordered = key.sort(dim=1).values
             for one, number in enumerate(part):
                 mine = row == number

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from lab.evaluate.breakdown import Breakdown, most_changed
 from lab.evaluate.compare import METRICS, Comparison
-from lab.show.curves import LINE_COLOURS, LINE_SYMBOLS, _finish
+from lab.show.curves import LINE_COLOURS, LINE_SYMBOLS, finish
 from lab.show.figures import JUNK
 from lab.show.images import file_name
 
@@ -145,7 +145,7 @@ def interval_figure(table: pd.DataFrame, title: str = "Means with 95 % intervals
     ticks = {"tickvals": np.arange(len(METRICS)), "ticktext": METRICS, "range": [-0.5, len(METRICS) - 0.5]}
     figure.update_xaxes(zeroline=False, **ticks)
     figure.update_yaxes(title="%")
-    return _finish(figure, title, 90 + 340 * len(evaluations))
+    return finish(figure, title, 90 + 340 * len(evaluations))
 
 
 def ap_scatter(
@@ -175,7 +175,7 @@ def ap_scatter(
         axis(title=f"AP in {html.escape(name)} (%)", range=[-2, 102])
     figure.update_yaxes(scaleanchor="x", constrain="domain")
     figure.update_xaxes(constrain="domain", constraintoward="left")
-    return _finish(figure, title, 560)
+    return finish(figure, title, 560)
 
 
 def _with_interval(mean: float, low: float, high: float, sign: str = "") -> str:

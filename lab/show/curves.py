@@ -29,7 +29,7 @@ def cmc_figure(results: Mapping[str, EvalResult], max_rank: int = 20, title: str
             y=curve,
             name=html.escape(f"{name} (mAP {100 * result.mAP:.1f} %)"),
             mode="lines+markers",
-            line=_line(number),
+            line=line_style(number),
             marker={"symbol": LINE_SYMBOLS[number % len(LINE_SYMBOLS)], "size": 7},
             hovertemplate="rank %{x}: %{y:.1f} %<extra>" + html.escape(name) + "</extra>",
         )
@@ -37,7 +37,7 @@ def cmc_figure(results: Mapping[str, EvalResult], max_rank: int = 20, title: str
         title="rank r (1 = nearest gallery crop)", range=[0.5, max_rank + 0.5], dtick=max(1, max_rank // 10)
     )
     figure.update_yaxes(title="queries with a right match<br>in the first r ranks (%)")
-    return _finish(figure, title, 430)
+    return finish(figure, title, 430)
 
 
 def loss_curves(log: pd.DataFrame, title: str = "Training") -> go.Figure:
@@ -55,7 +55,7 @@ def loss_curves(log: pd.DataFrame, title: str = "Training") -> go.Figure:
     ]
     panels = [panel for panel in panels if panel[2]]
     if not panels:
-        return _finish(go.Figure(), f"{title}: nothing was logged", 200)
+        return finish(go.Figure(), f"{title}: nothing was logged", 200)
     rows = -(-len(panels) // 2)
     figure = make_subplots(rows, 2, vertical_spacing=0.3 / rows, horizontal_spacing=0.13)
     for place, (name, unit, columns, factor) in enumerate(panels):
@@ -74,7 +74,7 @@ def loss_curves(log: pd.DataFrame, title: str = "Training") -> go.Figure:
         figure.update_layout(
             {f"legend{place + 1}": {"x": panel.xaxis.domain[1], "xanchor": "right", "orientation": "h", **top}}
         )
-    return _finish(figure, title, 90 + 270 * rows)
+    return finish(figure, title, 90 + 270 * rows)
 
 
 def initialisation_figure(table: pd.DataFrame, title: str = "What the starting point is worth") -> go.Figure:
@@ -100,10 +100,11 @@ def initialisation_figure(table: pd.DataFrame, title: str = "What the starting p
         )
     figure.update_layout(barmode="group", legend_title_text="trunk starts from")
     figure.update_yaxes(title="mAP (%)", rangemode="tozero")
-    return _finish(figure, title, 400)
+    return finish(figure, title, 400)
 
 
-def _line(number: int) -> dict:
+def line_style(number: int) -> dict:
+    """Colour and dash of the curve with this number: no two look alike, also without colour."""
     dash = LINE_DASHES[number // len(LINE_COLOURS) % len(LINE_DASHES)]
     return {"color": LINE_COLOURS[number % len(LINE_COLOURS)], "dash": dash, "width": 2}
 
@@ -115,7 +116,7 @@ def _curve(log: pd.DataFrame, column: str, factor: float, number: int) -> go.Sca
         name = "chance: log(K + 1)"
         line = {"color": JUNK, "dash": "dash", "width": 2}
     else:
-        name, line = column.removeprefix("probe_").replace("rank1", "rank-1").replace("_", " "), _line(number)
+        name, line = column.removeprefix("probe_").replace("rank1", "rank-1").replace("_", " "), line_style(number)
     return go.Scatter(
         x=rows["step"],
         y=factor * rows[column],
@@ -126,7 +127,8 @@ def _curve(log: pd.DataFrame, column: str, factor: float, number: int) -> go.Sca
     )
 
 
-def _finish(figure: go.Figure, title: str, height: int) -> go.Figure:
+def finish(figure: go.Figure, title: str, height: int) -> go.Figure:
+    """Give a figure the look that all of them have."""
     figure.update_layout(
         title={"text": html.escape(title), "x": 0, "xanchor": "left", "font": {"size": 17}},
         template="plotly_white",

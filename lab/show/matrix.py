@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lab.evaluate.domains import HOME, SEEN
-from lab.show.curves import _finish
+from lab.show.curves import finish
 
 MARKS = {HOME: "*", SEEN: "†"}
 LEGEND = "* trained on this data set · † trained on another split of it, with people who are searched here"
@@ -62,7 +62,7 @@ def matrix_figure(table: pd.DataFrame, metric: str = "mAP", title: str = "Every 
     figure.add_annotation(
         text=LEGEND, x=0, y=0, xref="paper", yref="paper", xanchor="left", yanchor="top", yshift=-8, showarrow=False
     )
-    figure = _finish(figure, f"{title}: {metric}", 190 + 60 * len(text))
+    figure = finish(figure, f"{title}: {metric}", 190 + 60 * len(text))
     return figure.update_layout(margin={"t": 110, "b": 50}, title={"y": 1, "yanchor": "top", "pad": {"t": 14}})
 
 

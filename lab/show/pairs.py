@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lab.evaluate.error_rates import Verification
-from lab.show.curves import LINE_COLOURS, LINE_SYMBOLS, _finish, _line
+from lab.show.curves import LINE_COLOURS, LINE_SYMBOLS, finish, line_style
 from lab.show.figures import RIGHT, WRONG
 
 LEAST_FPR = 1e-5
@@ -60,7 +60,7 @@ def distance_histogram_figure(
         title="distance", range=[min(edges[0], verification.eer_threshold), max(edges[-1], verification.eer_threshold)]
     )
     figure.update_yaxes(title="share of the pairs (%)")
-    return _finish(figure, title, 430)
+    return finish(figure, title, 430)
 
 
 def roc_figure(verifications: Mapping[str, Verification], title: str = "ROC: same person or not?") -> go.Figure:
@@ -75,7 +75,7 @@ def roc_figure(verifications: Mapping[str, Verification], title: str = "ROC: sam
             y=100 * tpr,
             customdata=found.roc_threshold[start:],
             mode="lines",
-            line=_line(number) | {"shape": "hv"},  # up to the next point, no more is accepted
+            line=line_style(number) | {"shape": "hv"},  # up to the next point, no more is accepted
             legendgroup=str(number),
             showlegend=False,
             hovertemplate="%{y:.1f} % for %{x:.3g} %, distance up to %{customdata:.4f}<extra>" + name + "</extra>",
@@ -85,7 +85,7 @@ def roc_figure(verifications: Mapping[str, Verification], title: str = "ROC: sam
             y=[100 * (1 - found.eer)],
             name=f"{name} (equal error {100 * found.eer:.1f} %)",
             mode="lines+markers",  # so that the legend shows both
-            line=_line(number),
+            line=line_style(number),
             marker={"symbol": LINE_SYMBOLS[number % len(LINE_SYMBOLS)], "size": 11},
             legendgroup=str(number),
             hovertemplate=f"equal error rate {100 * found.eer:.2f} %, distance {found.eer_threshold:.4f}"
@@ -100,7 +100,7 @@ def roc_figure(verifications: Mapping[str, Verification], title: str = "ROC: sam
         ticktext=[f"{10.0**power:g} %" for power in powers],
     )
     figure.update_yaxes(title="pairs of the same person<br>that are accepted (TPR, %)", range=[0, 101])
-    return _finish(figure, title, 430)
+    return finish(figure, title, 430)
 
 
 def camera_matrix_figure(matrix: pd.DataFrame, title: str = "mAP by camera") -> go.Figure:
@@ -130,7 +130,7 @@ def camera_matrix_figure(matrix: pd.DataFrame, title: str = "mAP by camera") -> 
     )
     figure.update_xaxes(title="gallery camera", type="category", showgrid=False, side="bottom")
     figure.update_yaxes(title="query camera", type="category", showgrid=False, autorange="reversed")
-    return _finish(figure, title, 170 + 34 * max(5, len(rows)))
+    return finish(figure, title, 170 + 34 * max(5, len(rows)))
 
 
 def _coarser(edges: np.ndarray, counts: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
