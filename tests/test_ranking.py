@@ -193,6 +193,53 @@ def test_exact_distances_do_not_depend_on_what_they_are_computed_with():
         assert torch.equal(exact_pairs(a[row], b[column], distance).view(5, 70), block)
 
 
+@pytest.mark.parametrize("queries", [1, 40])
+@pytest.mark.parametrize(
+    ("distance", "size", "scale"),
+    [
+        ("cosine", 2048, 1),  # cosines near 0: 1 - cosine rounds away what they differ in
+        ("euclidean", 64, 1000),  # queries far from the gallery: distances round away what scores differ in
+        ("euclidean", 128, 0.001),
+    ],
+)
+def test_distances_that_rounding_makes_equal_are_ties(distance, size, scale, queries):
+    rng = np.random.default_rng(10)
+    values = rng.standard_normal((queries + 2000, size)).astype(np.float32)
+    values[:queries] *= scale
+    pid, camid = rng.integers(0, 20, len(values)), rng.integers(1, 4, len(values))
+    query, gallery = (make(values[part], pid[part], camid[part]) for part in (slice(queries), slice(queries, None)))
+    lists, aps = oracle(query, gallery, distance)
+    for precision in PRECISIONS:
+        result = evaluate_ranking(query, gallery, distance, precision=precision)
+        assert result.index.tolist() == lists
+        np.testing.assert_allclose(result.ap, aps, atol=1e-12)
+
+
+def test_whole_numbers_too_large_for_float32_are_rounded_alike_everywhere():
+    rng = np.random.default_rng(11)
+    values = rng.integers(0, 256, (420, 2048)).astype(np.float32)  # squared distances about 2e7, beyond 2^24
+    pid, camid = rng.integers(0, 9, 420), rng.integers(1, 4, 420)
+    query, gallery = make(values[:20], pid[:20], camid[:20]), make(values[20:], pid[20:], camid[20:])
+    assert torch.equal(
+        exact_block(torch.from_numpy(values[:3]), torch.from_numpy(values[20:]), "euclidean")[1],
+        exact_pairs(torch.from_numpy(values[[1] * 400]), torch.from_numpy(values[20:]), "euclidean"),
+    )
+    lists, aps = oracle(query, gallery, "euclidean")
+    for precision in PRECISIONS:
+        result = evaluate_ranking(query, gallery, "euclidean", precision=precision)
+        assert result.index.tolist() == lists
+        np.testing.assert_allclose(result.ap, aps, atol=1e-12)
+
+
+def test_distances_from_elsewhere_have_to_be_finite():
+    query, gallery = crowd(0)
+    for broken in (np.nan, np.inf):
+        block = torch.zeros(40, 300)
+        block[3, 7] = broken
+        with pytest.raises(InputError, match="distances hold NaN or infinite values"):
+            evaluate_ranking(query, gallery, blocks=[block])
+
+
 def test_scores_above_edges_are_counted_by_sorting_and_by_filing_alike():
     score = torch.randint(-5, 6, (7, 90), generator=torch.manual_seed(0)).float()
     edges = torch.randint(-7, 8, (7, 11), generator=torch.manual_seed(1)).float()

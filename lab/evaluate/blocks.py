@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lab.distributed import share
+from lab.errors import InputError
 from lab.evaluate.distance import PAIR_BYTES, Rows, exact_block, exact_pairs, multiply, tile_shape
 from lab.runs import RANKS
 
@@ -47,7 +48,7 @@ class FeatureBlock:
             multiply(self.query, gallery, out, self.precision)
             if self.euclidean:
                 out.sub_(self.gallery.squares(start, gallery) / 2)
-            self.error = max(self.error, self._measure_error(out, gallery))
+            self.error = max(self.error, self._measure_error(out, start, gallery))
             yield start, out
 
     def scores(self, row: Tensor, column: Tensor) -> Tensor:
@@ -79,22 +80,33 @@ class FeatureBlock:
         a, b = a.double(), b.double()
         return torch.linalg.vecdot(a, b) - (b.square().sum(1) / 2 if self.euclidean else 0)
 
-    def _measure_error(self, score: Tensor, gallery: Tensor) -> float:
-        """How far scores may be from exact ones, from pairs all over the tile and from the nearest ones of some rows."""
+    def _measure_error(self, score: Tensor, start: int, gallery: Tensor) -> float:
+        """How far scores may be from exact ones, from pairs all over the tile and from the nearest ones of some rows.
+
+        Exact distances are rounded to float32, which may make equal what scores still tell apart: that comes on top.
+        """
         rows = torch.arange(0, len(score), -(-len(score) // SAMPLED), device=score.device)
-        anywhere = torch.arange(len(rows), device=score.device) * 7919 % score.shape[1]
-        worst = 0.0
-        for column in (anywhere, score[rows].argmax(1)):
-            exact = self._exact_scores(self.query[rows], gallery[column])
-            erred = (score[rows, column] - exact).square().mean().sqrt()
-            worst = max(worst, SAFETY * float(erred) + 2.0**-23 * float(exact.abs().max()))
-        return worst
+        each = min(-(-SAMPLED // len(rows)), score.shape[1])  # pairs of every row
+        anywhere = torch.arange(len(rows) * each, device=score.device) * 7919 % score.shape[1]
+        worst, row = 0.0, rows.repeat_interleave(each)
+        for column in (anywhere, score[rows].topk(each, dim=1).indices.flatten()):
+            erred = score[row, column] - self._exact_scores(self.query[row], gallery[column])
+            worst = max(worst, float(erred.square().mean().sqrt()))
+        rounding = 2.0**-23
+        if self.euclidean:
+            most = self.length.max().sqrt() + self.gallery.squares(start, gallery).max().sqrt()
+            rounding = 2.0**-24 * float(most) ** 2
+        return SAFETY * worst + rounding
 
 
 class GivenBlock:
     """Distances that were made elsewhere, such as re-ranked ones: (B, G), compared as they are."""
 
     def __init__(self, distances: Tensor):
+        if not distances.sum().isfinite():
+            raise InputError(
+                "distances hold NaN or infinite values; the features are too large or broken: scale them down"
+            )
         self.given = distances
         self.first, self.last = share(distances.shape[1])
         self.whole = self.last - self.first == distances.shape[1]

@@ -9,12 +9,14 @@ Legend: Q queries, G gallery crops, D feature size, B queries of one block, W ga
 block's queries, M of the query that has most of them, E edges per query.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lab.distributed import gather, largest, total
+from lab.errors import InputError
 from lab.evaluate.blocks import FeatureBlock, GivenBlock
 from lab.evaluate.counting import count_above, find_between
 from lab.evaluate.distance import MOST_ROWS, from_key, to_key
@@ -59,6 +61,8 @@ def rank_block(block: FeatureBlock | GivenBlock, pairs: Pairs) -> tuple[Tensor, 
     except TooNarrow as found:
         narrow = found.args[0]
     narrow, block.error = largest(narrow, row.device), largest(block.error, row.device)
+    if not math.isfinite(narrow):
+        raise InputError("distances between the features overflow float32; scale the features down")
     if narrow:
         block.error = 4 * narrow
         return rank_block(block, pairs)
