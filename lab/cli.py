@@ -104,5 +104,6 @@ def _value_of(option: str, arguments: list[str]) -> str | None:
 
 
 def _fail(sentence: str) -> None:
-    print(f"lab: {sentence}", file=sys.stderr)
+    if int(os.environ.get("RANK", 0)) == 0:  # of several processes one says it
+        print(f"lab: {sentence}", file=sys.stderr)
     sys.exit(2)

@@ -23,7 +23,10 @@ def load_model(run: Run) -> nn.Module:
     loaders = {"pretrain": load_moco, "finetune": load_mgn}
     stage = run.config.get("stage")
     if stage not in loaders:
-        raise InputError(f"{run.folder} holds stage '{stage}' and no model; expected a run of pretrain or finetune")
+        raise InputError(
+            f"{run.folder} holds stage '{stage}' and no model; expected a run of pretrain or finetune, or "
+            "for weights from elsewhere --weights FILE with --out"
+        )
     return loaders[stage](run.folder)
 
 

@@ -81,12 +81,29 @@ class Features:
                 f"{file} holds values {values.shape} and {', '.join(wrong) or 'matching labels'}; "
                 "expected values (N, D) and one pid, camid and path for each of the N rows"
             )
-        return cls(
-            np.ascontiguousarray(values, dtype=np.float32) if isinstance(values, np.ndarray) else values,
-            data["pid"].astype(np.int64),
-            data["camid"].astype(np.int64),
-            data["path"].astype(np.str_),
-        )
+        if values.dtype.kind not in "fiu":
+            raise InputError(f"{file} holds values of type {values.dtype}; expected real numbers, such as float32")
+        with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused with its rows
+            values = np.ascontiguousarray(values, dtype=np.float32) if isinstance(values, np.ndarray) else values
+        pid, camid = (_whole_numbers(file, name, data[name]) for name in ("pid", "camid"))
+        return cls(values, pid, camid, data["path"].astype(np.str_))
+
+
+def _whole_numbers(file: Path, name: str, found: np.ndarray) -> np.ndarray:
+    """Labels as int64, if that is what they are."""
+    if found.dtype.kind in "iuf":
+        with np.errstate(invalid="ignore"):
+            numbers = found.astype(np.int64)
+        wrong = np.flatnonzero(numbers != found)
+        if not len(wrong):
+            return numbers
+        example = f"{found[wrong[0]]} in row {wrong[0]}"
+    else:
+        example = f"of type {found.dtype}"
+    raise InputError(
+        f"{name} of {file} is {example}; expected whole numbers up to 2^63: number them, for instance with "
+        "numpy.unique(…, return_inverse=True)"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +169,9 @@ class EvalResult:
         if more is not None:
             more(temporary)
         if folder.exists():
+            if not (folder / "result.json").is_file():
+                shutil.rmtree(temporary)
+                raise InputError(f"{folder} is there and holds no evaluation; give the evaluation another name")
             shutil.rmtree(folder)
         temporary.rename(folder)
 

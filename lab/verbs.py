@@ -215,11 +215,16 @@ def evaluate(
         raise InputError(
             "give one of --run RUN, --weights FILE, --baseline NAME, or --query-features Q with --gallery-features G"
         )
+    if (query_features is None) != (gallery_features is None):
+        one, other = ("query", "gallery") if gallery_features is None else ("gallery", "query")
+        raise InputError(f"--{one}-features was given without --{other}-features; give both files")
+    if query_features is not None and (dataset is not None or root is not None):
+        raise InputError("feature files were given and a data set too; leave out --dataset and --root, or the files")
+    if query_features is None and name != "features":
+        raise InputError("--name is for feature files; other evaluations are called after their data set")
     if run is None and out is None:
         raise InputError("weights, a baseline or feature files need --out RUN, the folder that the result goes to")
     if query_features is not None:
-        if gallery_features is None:
-            raise InputError("--query-features was given without --gallery-features; give both files")
         query, gallery = Features.load(query_features), Features.load(gallery_features)
         facts = {"files": {"query": str(query_features), "gallery": str(gallery_features)}}
         report(Run(out), evaluate_features(Run(out), name, query, gallery, config, facts))

@@ -15,6 +15,7 @@ from lab.evaluate.evaluate import evaluate_baseline, evaluate_features, evaluate
 from lab.evaluate.expansion import query_expansion
 from lab.evaluate.metrics import evaluate_ranking
 from lab.evaluate.settings import EvaluateConfig
+from lab.evaluate.stored import MORE
 from lab.runs import Features, Run
 from lab.verbs import report
 
@@ -293,3 +294,73 @@ def test_feature_file_without_an_array_is_explained(tmp_path):
     np.savez(tmp_path / "q.npz", values=np.zeros((3, 2)), pid=np.zeros(3))
     with pytest.raises(InputError, match="has no camid"):
         Features.load(tmp_path / "q.npz")
+
+
+def test_other_features_do_not_replace_a_result_and_every_one_is_kept(tmp_path):
+    run = Run(tmp_path / "run")
+    means = []
+    for seed in (0, 1, 2, 1):
+        evaluate_features(run, "set", *random_features(seed), CONFIG, progress=False)
+        means.append(run.result("set").mAP)
+    kept = [name for name in run.evals() if name != "set"]
+    assert len(kept) == 3
+    assert all(name.startswith("set-features_") for name in kept)
+    assert sorted([*(run.result(name).mAP for name in kept), run.result("set").mAP]) == sorted(means)
+    for distance in ("euclidean", "cosine", "euclidean", "cosine"):
+        config = dataclasses.replace(CONFIG, distance=distance)
+        evaluate_features(run, "set", *random_features(1), config, progress=False)
+    assert {"set-distance_cosine", "set-distance_euclidean", "set-distance_cosine-2"} <= set(run.evals())
+
+
+def test_repeating_an_evaluation_keeps_what_was_asked_for_before(tmp_path):
+    run, (query, gallery) = Run(tmp_path / "run"), random_features()
+    more = dataclasses.replace(CONFIG, cameras=True, verification=True)
+    first = evaluate_features(run, "set", query, gallery, more, progress=False)
+    files = {name: (run.folder / "eval/set" / name).read_bytes() for name in MORE}
+    assert {"eer", "tpr_at_fpr"} <= set(first.settings["verification"])
+    evaluate_features(run, "set", query, gallery, CONFIG, progress=False)
+    assert {name: (run.folder / "eval/set" / name).read_bytes() for name in MORE} == files
+    assert run.evals() == ["set"]
+    evaluate_features(run, "set", *random_features(1), CONFIG, progress=False)  # of other features: not carried over
+    assert not any((run.folder / "eval/set" / name).exists() for name in MORE)
+
+
+@pytest.mark.parametrize("name", ["", "../other", "a/b", ".", "mine-rerank", "mine-aqe"])
+def test_a_name_that_is_no_folder_of_its_own_is_refused(tmp_path, name):
+    run = Run(tmp_path / "run")
+    evaluate_features(run, "set", *random_features(), CONFIG, progress=False)
+    before = files_below(tmp_path)
+    with pytest.raises(InputError, match="evaluation's name is"):
+        evaluate_features(run, name, *random_features(), CONFIG, progress=False)
+    assert files_below(tmp_path) == before
+
+
+def test_a_folder_that_holds_something_else_is_not_replaced_by_a_result(tmp_path):
+    run = Run(tmp_path / "run")
+    evaluate_features(run, "set", *random_features(), CONFIG, progress=False)
+    other = run.folder / "eval/notes/notes.txt"
+    other.parent.mkdir()
+    other.write_text("mine")
+    with pytest.raises(InputError, match="holds no evaluation"):
+        evaluate_features(Run.open(run.folder), "notes", *random_features(), CONFIG, progress=False)
+    assert other.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        ({"pid": np.array(["p1", "p2"])}, "pid of .* is of type <U2; expected whole numbers"),
+        ({"pid": np.array([1, 2.5])}, "pid of .* is 2.5 in row 1"),
+        ({"camid": np.array([np.nan, 1])}, "camid of .* is nan in row 0"),
+        ({"pid": np.array([True, False])}, "pid of .* is of type bool"),
+        ({"pid": np.array([1, 2**63], np.uint64)}, "pid of .* is 9223372036854775808 in row 1"),
+        ({"values": np.ones((2, 3), complex)}, "values of type complex128; expected real numbers"),
+    ],
+)
+def test_labels_that_are_no_whole_numbers_are_refused(tmp_path, labels, sentence):
+    arrays = {"values": np.ones((2, 3)), "pid": np.array([1.0, 2.0]), "camid": np.array([1, 2], np.uint8)}
+    np.savez(tmp_path / "good.npz", **arrays)
+    assert Features.load(tmp_path / "good.npz").pid.tolist() == [1, 2]
+    np.savez(tmp_path / "bad.npz", **arrays | labels)
+    with pytest.raises(InputError, match=sentence):
+        Features.load(tmp_path / "bad.npz")

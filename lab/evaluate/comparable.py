@@ -20,7 +20,8 @@ USUAL = {"denominator": "valid", "gallery_shot": "all", "multi_query": None}  # 
 EXPECTED = ("ap", "removed", "dataset")  # without these a result does not say its protocol
 CROPS = ("dataset", "junk_dropped")  # name the crops: they may differ where the crops themselves are the same
 SILENT = {  # say when, where and on what it was computed
-    "root", "files", "crops", "checkpoint", "weights", "torch", "device", "precision", "verification", "approximate",
+    "root", "files", "features", "crops", "checkpoint", "weights", "torch", "device", "precision", "verification",
+    "approximate",
     "queries_without_match", "queries_without_match_named",
 }  # fmt: skip
 IMPROVED = dict.fromkeys(("expand", "rerank", "flip"))  # methods that are not there unless a result says so

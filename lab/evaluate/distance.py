@@ -122,7 +122,10 @@ def tile_shape(queries: int, gallery: Rows, memory_gb: float, most_matches: int 
     else:
         rows = min(entries // len(gallery), most) if entries // len(gallery) >= min(queries, most / 4) else most
     rows = int(np.clip(entries // (4 * most_matches), 1, rows))
-    tiles = int(np.ceil(len(gallery) / np.clip(entries // rows, 1, len(gallery))))
+    columns = entries // rows
+    if gallery.kept is None:  # the rows that are read for a tile, and what is prepared of them, take memory too
+        columns = min(columns, memory_gb * 1e9 / (3 * 4 * gallery.values.shape[1]))
+    tiles = int(np.ceil(len(gallery) / np.clip(columns, 1, len(gallery))))
     return rows, -(-len(gallery) // tiles)
 
 

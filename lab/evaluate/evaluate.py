@@ -7,7 +7,9 @@
 * `eval/<dataset>[-aqe][-rerank]/` is the result, replaced as a whole.
 """
 
+import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,12 +34,13 @@ from lab.evaluate.multi_query import check_unit_length, count_crops, is_asked_fo
 from lab.evaluate.partial import read_note
 from lab.evaluate.rerank import largest_reranked, rerank_blocks
 from lab.evaluate.settings import EvaluateConfig, decide_shot, eval_name, protocol
-from lab.evaluate.stored import features_of, set_aside, source_of
+from lab.evaluate.stored import carry_over, features_of, set_aside, source_of
 from lab.evaluate.verification import PairCounter, verify
 from lab.runs import EvalResult, Features, Run
 from lab.weights import weights_digest
 
 BASELINES = ("histogram", "untrained")
+SAMPLE = 4096  # rows that features are told apart by
 NAMED = 20  # queries without a match that a result names
 PAIRS = "verification.npz"
 
@@ -166,6 +169,11 @@ def evaluate_features(
     more entries for the result's settings, such as the files' names.
     """
     config = config or EvaluateConfig()
+    if not re.fullmatch(r"\w[\w.-]*", name) or name.endswith(("-rerank", "-aqe")):
+        raise InputError(
+            f"the evaluation's name is '{name}'; expected letters, digits, '.', '_' and '-', as in 'mine', and no "
+            "-rerank or -aqe at its end, which the lab adds"
+        )
     if config.flip:
         raise InputError("the flip test is made when features are, and these lie ready; leave flip out")
     query, junk_query = _drop_junk(query, "query")
@@ -174,9 +182,19 @@ def evaluate_features(
     with first_process_first():
         if not run.config and not run.evals():
             run = Run.create(run.folder, "features", config)
-    facts = {"dataset": name, "model": run.config.get("stage"), **(facts or {})}
+    facts = {"dataset": name, "model": run.config.get("stage"), "features": _digest(query, gallery), **(facts or {})}
     dropped = {"query": junk_query, "gallery": junk_gallery}
     return _evaluate(run, name, query, gallery, None, config, facts, dropped, progress)
+
+
+def _digest(*parts: Features) -> str:
+    """Tells feature sets apart: by their labels, and by some thousand rows."""
+    digest = hashlib.sha256()
+    for part in parts:
+        rows = np.unique(np.linspace(0, len(part.pid) - 1, SAMPLE).astype(np.int64))
+        values = np.ascontiguousarray(part.values[rows], dtype=np.float32)
+        digest.update(str(part.values.shape).encode() + part.pid.tobytes() + part.camid.tobytes() + values.tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _evaluate(
@@ -210,12 +228,15 @@ def _evaluate(
         "precision": config.precision,
         **result.settings,
     }
-    result = replace(result, settings=settings)
+    result, target = replace(result, settings=settings), eval_name(name, settings)
     if is_first():
-        kept = set_aside(run, eval_name(name, settings), protocol(config))
+        kept = set_aside(run, target, protocol(config) | {key: facts[key] for key in ("features",) if key in facts})
         if kept and progress:
-            print(f"the earlier result, which was ranked or averaged in another way, is kept as {kept}")
-        run.save_result(eval_name(name, settings), result, lambda folder: [write(folder) for write in files])
+            print(f"the earlier result, of other features or ranked or averaged in another way, is kept as {kept}")
+        source = {key: settings[key] for key in ("checkpoint", "crops", "features", "amp") if key in settings}
+        made = ["cameras.csv", "cameras.npz"] * config.cameras + [PAIRS] * config.verification
+        files.append(carry_over(run, target, source | protocol(config), made))
+        run.save_result(target, result, lambda folder: [write(folder) for write in files])
     wait()
     return result
 

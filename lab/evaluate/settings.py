@@ -54,8 +54,12 @@ class EvaluateConfig:
 
     def __post_init__(self):
         check_names(self.distance, self.ap, self.denominator, decide_shot(self.gallery_shot), self.precision)
-        if not self.memory_gb > 0:
+        if not 0 < self.memory_gb < 1e6:
             raise InputError(f"memory_gb is {self.memory_gb}; expected gigabytes above 0, such as 0.25")
+        for name, least in (("height", 1), ("width", 1), ("batch_size", 1), ("num_workers", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} is {value}; expected a whole number from {least} on")
         check_shots(self.repeats, self.seed)
         if self.multi_query != "off":
             check_pooling(self.multi_query)

@@ -1,8 +1,11 @@
 """What an evaluation leaves in the run folder and finds there again: features, and results under other protocols."""
 
 import hashlib
+import itertools
 import re
 import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from torch import nn
 
@@ -16,6 +19,7 @@ from lab.evaluate.settings import EvaluateConfig
 from lab.features_on_disk import RowsOnDisk
 from lab.runs import Features, Run, write_json
 
+MORE = ("cameras.csv", "cameras.npz", "verification.npz")  # what was asked for beside the ranking
 LATER = ("flip", "multi_query")  # not done in a result that does not say: it is from before these settings existed
 
 
@@ -97,11 +101,28 @@ def set_aside(run: Run, name: str, settings: dict) -> str | None:
     other = _differences(dict.fromkeys(LATER) | before if before else {}, settings)
     if not other:
         return None
-    kept = f"{name}-{'-'.join(other)}"
-    if (run.folder / "eval" / kept).exists():
-        shutil.rmtree(run.folder / "eval" / kept)
-    (run.folder / "eval" / name).rename(run.folder / "eval" / kept)
+    folder, kept = run.folder / "eval", f"{name}-{'-'.join(other)}"
+    names = (kept if number == 1 else f"{kept}-{number}" for number in itertools.count(1))
+    kept = next(free for free in names if not (folder / free).exists())
+    (folder / name).rename(folder / kept)
     return kept
+
+
+def carry_over(run: Run, name: str, settings: dict, made: Iterable[str]) -> Callable[[Path], None]:
+    """What copies the files in MORE of an earlier result into a new one, if both are of the same crops and protocol.
+
+    `made` are those that the new result has of its own.
+    """
+    folder = run.folder / "eval" / name
+    before = (read_note(folder / "result.json") or {}).get("settings", {})
+    same = all(key in before and before[key] == value for key, value in settings.items())
+    files = [file for file in MORE if same and file not in made and (folder / file).is_file()]
+
+    def copy(target: Path) -> None:
+        for file in files:
+            shutil.copy2(folder / file, target / file)
+
+    return copy
 
 
 def _differences(before: dict, now: dict) -> list[str]:
