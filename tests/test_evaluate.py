@@ -269,10 +269,19 @@ def test_bad_input_is_explained_and_leaves_the_run_as_it_was(tmp_path, dataset):
         {"gallery_shot": "double"},
         {"repeats": 0},
         {"expand_k": 0},
+        {"memory_gb": 0},
+        {"memory_gb": float("inf")},
+        {"height": -5},
+        {"batch_size": 0},
+        {"num_workers": -1},
+        {"precision": "float8"},
+        {"approximate": "ivf", "nprobe": 0},
+        {"approximate": "ivf", "rerank": True},
     ],
 )
 def test_settings_are_checked_before_anything_is_done(wrong):
-    with pytest.raises(InputError, match=r"choose one of|expected (k1 and k2|repeats|k and times)"):
+    words = r"choose one of|expected (k1 and k2|repeats|k and times|gigabytes|a whole number|nlist)|finds neighbours by"
+    with pytest.raises(InputError, match=words):
         EvaluateConfig(**wrong)
 
 

@@ -286,6 +286,13 @@ def test_tiles_fit_the_budget_and_cover_every_pair_once():
         assert (seen == 1).all()
 
 
+def test_a_gallery_that_is_read_slice_by_slice_is_not_read_as_a_whole_for_a_few_queries():
+    gallery = Rows(np.zeros((10**6, 100), np.float16), "cosine", CPU, memory_gb=0.05)
+    assert gallery.kept is None
+    rows, columns = tile_shape(3, gallery, 0.05)
+    assert (rows, columns * 100 * 4 * 2 < 0.05e9) == (3, True)
+
+
 def test_one_person_with_very_many_matches_makes_blocks_smaller():
     gallery = Rows(np.zeros((10**5, 2), np.float32), "euclidean", CPU, 1.0)
     usual, many = tile_shape(1000, gallery, 0.25), tile_shape(1000, gallery, 0.25, most_matches=10**5)
