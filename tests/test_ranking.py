@@ -270,6 +270,13 @@ def test_entries_between_edges_are_found(spread, intervals):
         assert list(zip(which.tolist(), place.tolist(), strict=True)) == expected
 
 
+def test_intervals_that_share_one_end_by_rounding_are_both_searched():
+    one = np.float32
+    low, high = np.array([0.25, 0.25], one), np.array([np.nextafter(one(0.5), one(1)), 0.5], one)
+    which, place = find_in_row(high.copy(), low, high)
+    assert sorted(zip(which.tolist(), place.tolist(), strict=True)) == [(0, 0), (0, 1), (1, 1)]
+
+
 def test_tiles_fit_the_budget_and_cover_every_pair_once():
     rng = np.random.default_rng(8)
     query, gallery = (rng.standard_normal((n, 6)).astype(np.float32) for n in (70, 333))

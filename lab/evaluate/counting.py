@@ -65,7 +65,7 @@ def find_in_row(score: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[n
 
     A few intervals are compared one by one. For many, scores are first sorted out by a table of 2^16 drawers.
     """
-    order = np.argsort(low)
+    order = np.lexsort((high, low))  # by rounding two intervals may share one end only
     low, high = low[order], high[order]
     if len(low) <= FEW:
         place = np.flatnonzero(np.any([(score > a) & (score <= b) for a, b in zip(low, high, strict=True)], axis=0))
