@@ -104,6 +104,6 @@ def _value_of(option: str, arguments: list[str]) -> str | None:
 
 
 def _fail(sentence: str) -> None:
-    if int(os.environ.get("RANK", 0)) == 0:  # of several processes one says it
-        print(f"lab: {sentence}", file=sys.stderr)
+    rank = int(os.environ.get("RANK", 0))  # of the processes that torchrun started, any may be the one that fails
+    print(f"lab{f' (process {rank})' if rank else ''}: {sentence}", file=sys.stderr)
     sys.exit(2)

@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lab.errors import InputError
+
 PATIENCE = timedelta(days=2)  # one process may write or extract for hours while the others wait
 
 
@@ -22,7 +24,12 @@ def processes() -> Iterator[None]:
         yield
         return
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        number, found = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+        if number >= found:
+            raise InputError(
+                f"process {number} has no GPU of its own: this machine has {found}; start {found} processes"
+            )
+        torch.cuda.set_device(number)
     # gloo beside nccl: objects and tensors on the CPU are exchanged as well
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab.distributed import share
+from lab.distributed import largest, share
 from lab.errors import InputError
 from lab.evaluate.distance import PAIR_BYTES, Rows, exact_block, exact_pairs, multiply, tile_shape
 from lab.runs import RANKS
@@ -103,7 +103,8 @@ class GivenBlock:
     """Distances that were made elsewhere, such as re-ranked ones: (B, G), compared as they are."""
 
     def __init__(self, distances: Tensor):
-        if not distances.sum().isfinite():
+        distances = distances.float()
+        if not distances.isfinite().all():
             raise InputError(
                 "distances hold NaN or infinite values; the features are too large or broken: scale them down"
             )
@@ -143,6 +144,7 @@ def feature_blocks(
     """Consecutive queries against the gallery. Either may stay on disk; `memory_gb` bounds a tile with its copies."""
     query, gallery = (Rows(values, distance, device, memory_gb) for values in (query, gallery))
     rows, columns = tile_shape(len(query), gallery, memory_gb, most_matches)
+    rows = int(-largest(-rows, device))  # processes may have different room, and exchange blocks of one size
     buffer = torch.empty(rows * columns, device=device)
     for start in range(0, len(query), rows):
         part = query.slice(start, min(start + rows, len(query)))

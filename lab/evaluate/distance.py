@@ -27,7 +27,10 @@ def prepare(values: np.ndarray, distance: str, device: str | torch.device = "cpu
 
 def unit(values: Tensor) -> Tensor:
     """The same directions with length 1; a row that has it already stays as it is, whatever rows lie beside it."""
-    norm = torch.linalg.vector_norm(values, dim=1, keepdim=True)
+    # a GPU sums in an order that depends on how many rows there are: in float64 that does not show
+    norm = torch.linalg.vector_norm(
+        values, dim=1, keepdim=True, dtype=torch.float64 if values.is_cuda else None
+    ).float()
     has_it = (norm - 1).abs() < 1e-6
     return values if has_it.all() else values / norm.clamp(min=1e-12).masked_fill(has_it, 1)
 
@@ -64,7 +67,7 @@ class Rows:
     """Features (N, D), prepared slice by slice when they are asked for, or kept prepared on the device.
 
     `values` is an array, or stays on disk (`lab.features_on_disk`). They are kept where that costs no memory or at most
-    `memory_gb`: arrays that need no change on the CPU, and on a GPU what fits into half of its free memory.
+    `memory_gb`: arrays that need no change on the CPU, and on a GPU what fits into a quarter of its free memory.
     """
 
     def __init__(self, values, distance: str, device: torch.device, memory_gb: float):
@@ -97,7 +100,7 @@ class Rows:
         return prepare(self.values[index.cpu().numpy()], self.distance, self.device)
 
     def _fits(self, memory_gb: float) -> bool:
-        most = memory_gb * 1e9 if self.device.type == "cpu" else torch.cuda.mem_get_info(self.device)[0] / 2
+        most = memory_gb * 1e9 if self.device.type == "cpu" else torch.cuda.mem_get_info(self.device)[0] / 4
         return 4 * self.values.shape[0] * self.values.shape[1] <= most
 
     def _is_prepared(self) -> bool:
@@ -179,7 +182,9 @@ def multiply(a: Tensor, b: Tensor, out: Tensor | None = None, precision: str = "
     """
     if out is None:
         out = torch.empty(len(a), len(b), device=a.device)
-    if precision == "bfloat16":
+    if precision == "bfloat16" and a.device.type == "cpu":
+        a, b = a.bfloat16().float(), b.bfloat16().float()
+    elif precision == "bfloat16":
         return out.copy_(a.bfloat16() @ b.bfloat16().T)
     panel = PANEL if a.device.type == "cpu" else len(b)
     with matrix_products(precision):

@@ -233,7 +233,8 @@ def _evaluate(
         kept = set_aside(run, target, protocol(config) | {key: facts[key] for key in ("features",) if key in facts})
         if kept and progress:
             print(f"the earlier result, of other features or ranked or averaged in another way, is kept as {kept}")
-        source = {key: settings[key] for key in ("checkpoint", "crops", "features", "amp") if key in settings}
+        keys = ("checkpoint", "crops", "features", "amp", "height", "width")
+        source = {key: settings[key] for key in keys if key in settings}
         made = ["cameras.csv", "cameras.npz"] * config.cameras + [PAIRS] * config.verification
         files.append(carry_over(run, target, source | protocol(config), made))
         run.save_result(target, result, lambda folder: [write(folder) for write in files])

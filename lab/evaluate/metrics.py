@@ -24,6 +24,7 @@ AP_KINDS = ("step", "trapezoid")
 DENOMINATORS = ("valid", "all")
 GALLERY_SHOTS = ("all", "single")
 CHECKED = 1 << 16  # features that are looked through at a time
+LONGEST = 4e37  # squared length of a feature: four times that, the largest distance between two, fits into float32
 
 
 def evaluate_ranking(
@@ -52,7 +53,7 @@ def evaluate_ranking(
 
     Queries without a match have NaN; with `denominator` "valid" they count in no mean, with "all" they count as 0 in
     mAP, mINP and CMC. With `gallery_shot` "single" the CMC alone is another one: that of one random crop per gallery
-    person, the mean over `repeats` draws (see `lab.evaluate.single_shot`).
+    person, the mean over `repeats` draws (see `lab.evaluate.single_shot`), by float32 distances as they come.
 
     Started by torchrun, every process ranks its part of the gallery and all return the whole result.
 
@@ -67,8 +68,7 @@ def evaluate_ranking(
         ranked = feature_blocks(query.values, gallery.values, *settings)
         whole_rows = distance_blocks(query.values, gallery.values, distance, memory_gb, device) if shots else ()
     else:
-        blocks = list(blocks) if shots else blocks
-        ranked, whole_rows = map(GivenBlock, blocks), blocks if shots else ()
+        ranked, whole_rows = map(GivenBlock, blocks), None
     parts, start = [], 0
     with tqdm(total=len(query.pid), desc="rank", unit="query", disable=not progress) as bar:
         for block in ranked:
@@ -76,12 +76,14 @@ def evaluate_ranking(
             rank, index, near = (values.cpu().numpy() for values in rank_block(block, pairs))
             scores = hit_metrics(rank, pairs.match_row.cpu().numpy(), len(block), ap)
             parts.append({"index": index.astype(np.int32), "distance": near, **scores})
+            if shots and whole_rows is None:  # a block that was given is only valid now
+                parts[-1]["shot_rank"] = shots.ranks(block.given, start, pairs.match_row, pairs.match_column)
             start += len(block)
             bar.update(len(block))
     if start != len(query.pid):
         raise ValueError(f"the blocks cover {start} queries of {len(query.pid)}")
     scores = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    if shots:
+    if shots and whole_rows is not None:
         scores["shot_rank"] = np.concatenate(list(_shot_ranks(shots, protocol, whole_rows)))
     return _collect(query, gallery, scores, denominator)
 
@@ -158,8 +160,8 @@ def check_names(
 def check_features(query: Features, gallery: Features) -> None:
     """Raise InputError unless both are non-empty, finite, free of junk, of one size, and some query has a match."""
     for name, features in (("query", query), ("gallery", gallery)):
-        if not len(features.values):
-            raise InputError(f"the {name} holds no features; expected at least one row")
+        if not len(features.values) or not features.values.shape[1]:
+            raise InputError(f"the {name} holds no features; expected at least one row and one value in it")
         bad = _not_finite(features.values)
         if len(bad):
             rows = ", ".join(map(str, bad[:10])) + (", …" if len(bad) > 10 else "")
@@ -184,7 +186,7 @@ def _not_finite(values) -> np.ndarray:
         part = values[start : start + CHECKED]
         # a sum is finite only if every summand is: one pass, no copy
         sums = np.einsum("nd,nd->n", part, part, dtype=np.float32, casting="same_kind")
-        bad.append(start + np.flatnonzero(~np.isfinite(sums)))
+        bad.append(start + np.flatnonzero(~(sums < LONGEST)))
     return np.concatenate(bad)
 
 

@@ -3,7 +3,7 @@
 A block of queries is compared with the gallery tile by tile. A tile's scores (larger is nearer) come from one matrix
 product, whose last bits depend on how it was cut; so they only decide what is clear. What lies as close to a match as
 the product errs is compared again, exactly, in float64, and equal distances are ordered by gallery position. Ranks
-therefore do not depend on tiles, threads, device or the product's precision.
+therefore do not depend on tiles, threads or the product's precision.
 
 Legend: Q queries, G gallery crops, D feature size, B queries of one block, W gallery crops of one tile, P matches of a
 block's queries, M of the query that has most of them, E edges per query.
@@ -51,7 +51,7 @@ def rank_block(block: FeatureBlock | GivenBlock, pairs: Pairs) -> tuple[Tensor, 
     score = None if block.whole else block.scores(row, column)
     above = torch.zeros(len(row), dtype=torch.int64, device=row.device)
     crowded = torch.zeros(len(block), dtype=torch.bool, device=row.device)
-    first, narrow = FirstEntries(block, row.device), 0.0
+    first, narrow = FirstEntries(block, row.device), -1.0
     try:
         for start, tile in block.tiles():
             _remove(tile, pairs, start)
@@ -59,12 +59,12 @@ def rank_block(block: FeatureBlock | GivenBlock, pairs: Pairs) -> tuple[Tensor, 
             above += _count_nearer(block, tile, start, row, column, score, crowded)
             first.add(tile, start)
     except TooNarrow as found:
-        narrow = found.args[0]
+        narrow = found.args[0] if found.args[0] >= 0 else math.inf  # inf also for NaN
     narrow, block.error = largest(narrow, row.device), largest(block.error, row.device)
-    if not math.isfinite(narrow):
+    if narrow == math.inf:
         raise InputError("distances between the features overflow float32; scale the features down")
-    if narrow:
-        block.error = 4 * narrow
+    if narrow >= 0:
+        block.error = max(4 * narrow, 2.0**-126)
         return rank_block(block, pairs)
     above, crowded = total(above), total(crowded.int()) > 0
     first.merge()

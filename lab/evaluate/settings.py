@@ -42,7 +42,7 @@ class EvaluateConfig:
     num_workers: int = 2  # processes that read crops
     amp: Literal["off", "auto", "bfloat16", "float16"] = "off"  # mixed precision for the features; float16: on CUDA
     device: str = "auto"  # auto, cpu or cuda
-    memory_gb: float = 0.25  # of distances held at a time, with their copies; no result depends on it
+    memory_gb: float = 0.25  # of distances held at a time, with their copies; ranks do not depend on it
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of a GPU's products; ranks do not depend on it
     cameras: bool = False  # also rank every gallery camera alone: cameras.csv, and cameras.npz per query
     verification: bool = False  # also ask of all pairs whether they show one person: ROC, TPR at FPR, equal error rate

@@ -115,7 +115,8 @@ def carry_over(run: Run, name: str, settings: dict, made: Iterable[str]) -> Call
     """
     folder = run.folder / "eval" / name
     before = (read_note(folder / "result.json") or {}).get("settings", {})
-    same = all(key in before and before[key] == value for key, value in settings.items())
+    known = settings.get("checkpoint") is not None or settings.get("features") is not None
+    same = known and all(key in before and before[key] == value for key, value in settings.items())
     files = [file for file in MORE if same and file not in made and (folder / file).is_file()]
 
     def copy(target: Path) -> None:
