@@ -9,7 +9,6 @@ are reused, so the script can be stopped and started again.
         --epochs 4 --steps-per-epoch 12
 """
 
-import platform
 import shlex
 import sys
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 import tyro
+from report import as_markdown, cpu_name
 
 from lab.data import ReidDataset, load
 from lab.evaluate.evaluate import evaluate_run
@@ -100,19 +100,6 @@ def write(study: Study, dataset: ReidDataset, table: pd.DataFrame) -> None:
         "- mAP, rank-1 and mINP in %; step AP, cosine distance, re-ranking k1 20, k2 6, lambda 0.3",
     ]
     Path(f"{study.results}.md").write_text("\n".join(lines) + "\n")
-
-
-def as_markdown(table: pd.DataFrame) -> str:
-    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
-
-
-def cpu_name() -> str:
-    """The processor's name as Linux gives it, else what Python knows."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":
