@@ -19,10 +19,10 @@ from torch import Tensor
 
 from lab.backbone import LoadReport, load_trunk, resnet, statistics_of
 from lab.errors import InputError
+from lab.files import replacing
 from lab.finetune import mgn
 from lab.pixels import FINETUNE_MEAN, FINETUNE_STD, LUPERSON_MEAN, LUPERSON_STD, alike
 from lab.pretrain import moco
-from lab.runs import replacing
 from lab.weights import STATISTICS, Weights, depth_of, identify, read_weights, resolve_weights
 
 Layout = Literal["lab", "lup_moco", "fastreid"]

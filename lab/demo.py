@@ -27,6 +27,7 @@ from lab.data.synthetic import SyntheticConfig
 from lab.evaluate.evaluate import evaluate_baseline, evaluate_run
 from lab.evaluate.probe import retrieval_probe
 from lab.evaluate.settings import EvaluateConfig
+from lab.files import write_json
 from lab.finetune.mgn import MGN
 from lab.finetune.train import FinetuneConfig, make_optimizer
 from lab.finetune.train import finetune as train_mgn
@@ -34,7 +35,7 @@ from lab.finetune.train import load as load_mgn
 from lab.pretrain.moco import MoCo
 from lab.pretrain.train import PretrainConfig
 from lab.pretrain.train import pretrain as train_moco
-from lab.runs import Run, write_json
+from lab.runs import Run
 from lab.verbs import render_people
 from lab.weights import SHIPPED, describe_init
 

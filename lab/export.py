@@ -24,7 +24,7 @@ from tqdm import tqdm
 from lab import __version__
 from lab.backbone import Embedder, load_trunk
 from lab.errors import InputError
-from lab.runs import replacing
+from lab.files import replacing
 from lab.weights import depth_of
 
 OPSET = 18  # the exporters of torch 2.5 and later write it, onnxruntime 1.18 and later read it

@@ -19,8 +19,9 @@ from lab.errors import InputError
 from lab.evaluate.domains import acquaintance, trained_on
 from lab.evaluate.evaluate import evaluate_run, stored_result
 from lab.evaluate.settings import EvaluateConfig, eval_name
+from lab.files import replacing
 from lab.models import load_descriptor, load_model
-from lab.runs import EvalResult, Run, replacing
+from lab.runs import EvalResult, Run
 from lab.show.matrix import LEGEND, matrix_table
 from lab.weights import resolve_weights, weights_digest
 

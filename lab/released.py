@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from lab.errors import InputError
-from lab.runs import replacing, write_json
+from lab.files import replacing, write_json
 
 TERMS = (
     "Terms: LUPerson's images and weights are released by their authors (github.com/DengpanFu/LUPerson) for research "

@@ -15,13 +15,11 @@ loading torch. Legend: Q queries, G gallery crops, D feature size.
 import csv
 import dataclasses
 import json
-import os
 import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -33,6 +31,7 @@ import pandas as pd
 
 from lab.errors import InputError
 from lab.features_on_disk import RowsOnDisk, read_features, write_features
+from lab.files import replacing, write_json
 
 RANKS = 50  # length of the CMC curve and of a stored rank list
 
@@ -398,27 +397,6 @@ def _with_newer(before: dict, now: dict, usual: list[dict]) -> dict:
         if values:
             newer[name] = now[name] if now[name] in values else values[0]
     return before | newer
-
-
-def write_json(file: Path, value: dict) -> None:
-    with replacing(Path(file)) as temporary:
-        temporary.write_text(json.dumps(value, indent=1) + "\n")
-
-
-@contextmanager
-def replacing(file: Path) -> Iterator[Path]:
-    """Yield a temporary file beside `file`; when the block ends well it is synced to disk and takes its place."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with open(temporary, "rb+") as stream:
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _make_sibling(folder: Path) -> Path:

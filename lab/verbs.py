@@ -33,6 +33,7 @@ from lab.evaluate.evaluate import evaluate_baseline, evaluate_features, evaluate
 from lab.evaluate.probe import retrieval_probe
 from lab.evaluate.settings import EvaluateConfig, eval_name
 from lab.export import export_onnx
+from lab.files import replacing
 from lab.finetune.train import FinetuneConfig
 from lab.finetune.train import finetune as train_mgn
 from lab.matrix import make_matrix
@@ -42,7 +43,7 @@ from lab.pretrain.train import pretrain as train_moco
 from lab.released import TERMS
 from lab.reproduce import ReproduceConfig
 from lab.reproduce import reproduce as reproduce_table
-from lab.runs import EvalResult, Features, Run, replacing
+from lab.runs import EvalResult, Features, Run
 from lab.show.comparison import comparison_tables, describe_breakdown, describe_comparison
 from lab.weights import describe_init, released_file, resolve_weights, weights_digest
 

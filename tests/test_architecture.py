@@ -8,22 +8,22 @@ from pathlib import Path
 import pytest
 
 LAB = Path(__file__).parents[1] / "lab"
-BELOW = {"errors": set()}
-BELOW["data"] = {"errors"}
+BELOW = {"errors": set(), "files": set()}
+BELOW["data"] = {"errors", "files"}
 BELOW["features_on_disk"] = {"errors"}
-BELOW["runs"] = {"errors", "data", "features_on_disk"}
+BELOW["runs"] = {"errors", "files", "data", "features_on_disk"}
 BELOW["distributed"] = {"errors"}
 BELOW["small_maps"] = set()
 BELOW["batch_norm"] = set()
 BELOW["pixels"] = {"errors"}
 BELOW["published"] = set()
-BELOW["released"] = {"errors", "runs"}
+BELOW["released"] = {"errors", "files"}
 BELOW["weights"] = {"errors", "runs", "released"}
-BELOW["backbone"] = {"errors", "data", "runs", "distributed", "small_maps", "batch_norm", "pixels", "weights"}
+BELOW["backbone"] = {"errors", "files", "data", "runs", "distributed", "small_maps", "batch_norm", "pixels", "weights"}
 for stage in ("pretrain", "finetune", "evaluate"):
     BELOW[stage] = BELOW["backbone"] | {"backbone", "features_on_disk"}
 BELOW["convert"] = BELOW["backbone"] | {"backbone", "pretrain", "finetune"}
-BELOW["export"] = {"errors", "runs", "weights", "backbone"}
+BELOW["export"] = {"errors", "files", "runs", "weights", "backbone"}
 BELOW["models"] = BELOW["convert"]
 BELOW["show"] = {"errors", "data", "runs", "backbone", "pretrain", "finetune", "evaluate"}
 FACES = {

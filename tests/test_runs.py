@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from lab.errors import InputError
-from lab.runs import EvalResult, Features, Run, find_runs, replacing
+from lab.files import replacing
+from lab.runs import EvalResult, Features, Run, find_runs
 
 
 def result(queries=3, gallery=4) -> EvalResult:

@@ -15,7 +15,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from lab.errors import InputError
-from lab.runs import Features, replacing
+from lab.files import replacing
+from lab.runs import Features
 
 if TYPE_CHECKING:  # stored tables are read and shown without torch
     import torch

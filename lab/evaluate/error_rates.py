@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from lab.errors import InputError
-from lab.runs import replacing
+from lab.files import replacing
 
 FPRS = (1e-4, 1e-3, 1e-2)
 BINS = 1 << 20

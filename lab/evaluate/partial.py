@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lab.errors import InputError
 from lab.features_on_disk import RowsOnDisk
-from lab.runs import write_json
+from lab.files import write_json
 
 WRITE_SECONDS = 10.0  # between two writes: what a killed extraction loses, and how often a GPU is waited for
 

@@ -17,7 +17,8 @@ from lab.evaluate.features import Embed, extract
 from lab.evaluate.partial import PartialFile, Rows, hash_crops, read_note
 from lab.evaluate.settings import EvaluateConfig
 from lab.features_on_disk import RowsOnDisk
-from lab.runs import Features, Run, write_json
+from lab.files import write_json
+from lab.runs import Features, Run
 
 MORE = ("cameras.csv", "cameras.npz", "verification.npz")  # what was asked for beside the ranking
 LATER = ("flip", "multi_query")  # not done in a result that does not say: it is from before these settings existed

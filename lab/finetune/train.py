@@ -17,6 +17,7 @@ from lab.backbone import LoadReport, autocast, load_trunk, pick_device
 from lab.batch_norm import in_groups
 from lab.data.splits import Split, choose_subset
 from lab.errors import InputError
+from lab.files import replacing
 from lab.finetune.augment import Augmentation, TrainingImages, draws
 from lab.finetune.losses import mgn_losses
 from lab.finetune.mgn import MGN, from_official
@@ -30,7 +31,7 @@ from lab.pixels import (
     register_pixel_statistics,
     shown_statistics,
 )
-from lab.runs import Run, replacing
+from lab.runs import Run
 from lab.weights import identify, read_weights, resolve_weights, unwrap
 
 AfterEpoch = Callable[[MGN, int], dict[str, float]]

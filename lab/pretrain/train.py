@@ -19,9 +19,10 @@ from tqdm import tqdm
 from lab.backbone import autocast, load_trunk, pick_device
 from lab.data.crops import Crops, resize, to_tensor
 from lab.errors import InputError
+from lab.files import replacing
 from lab.pretrain.augment import Views, pad_together
 from lab.pretrain.moco import Contrast, MoCo, from_official
-from lab.runs import Run, replacing
+from lab.runs import Run
 from lab.weights import identify, read_weights, resolve_weights, unwrap
 
 LOG_COLUMNS = ("step", "epoch", "lr", "loss", "accuracy", "batch_accuracy", "chance_loss", "feature_std",
