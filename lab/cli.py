@@ -1,11 +1,12 @@
 """The `lab` command: finds the verb, parses its settings, and turns bad input into one sentence and exit code 2.
 
-The verbs themselves are the functions of `lab.verbs`, which is imported only when one is called, so that
+The verbs themselves are the functions of `lab.verbs` and `lab.data_verbs`, which are imported only when one is called, so that
 `lab --help` answers at once.
 """
 
 import contextlib
 import functools
+import importlib
 import inspect
 import os
 import sys
@@ -17,6 +18,13 @@ VERBS = {
     "demo": "the whole story at size tiny on synthetic people, then the explorer",
     "data check": "layout, counts against the published ones, what was skipped and why",
     "data synth": "write the synthetic people as a Market-1501 style folder",
+    "data download": "LUPerson's list of videos, or yours, as a manifest and yt-dlp commands",
+    "data build": "cut the people out of videos into a store of crops",
+    "data merge": "the shards of a build on several machines become one store",
+    "data import": "LUPerson's LMDB, image folders or tar shards become a store",
+    "data export": "a store as JPEG files or as WebDataset tar shards",
+    "data info": "counts, sizes, colours, tracklets and keys of a store or folder",
+    "data overlap": "are images of a test set among the crops to pre-train on?",
     "pretrain": "pre-train a trunk without labels (MoCo v2 with LUPerson's changes)",
     "finetune": "fine-tune MGN on a labelled data set",
     "evaluate": "rank lists, CMC, mAP, mINP of a run, of weights, a baseline or feature files",
@@ -30,6 +38,7 @@ VERBS = {
 }
 
 SHARED = ("evaluate",)  # verbs whose work several processes share
+APART = ("data build",)  # each process does a share on its own
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -59,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
 @contextlib.contextmanager
 def _processes(verb: str):
     """Join the other processes if torchrun started this one; only the first of them prints."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or verb in APART:
         yield
         return
     if verb not in SHARED:
@@ -74,7 +83,7 @@ def _processes(verb: str):
 
 def overview() -> str:
     """What `lab --help` prints."""
-    lines = [f"  lab {verb:<12} {sentence}" for verb, sentence in VERBS.items()]
+    lines = [f"  lab {verb:<14} {sentence}" for verb, sentence in VERBS.items()]
     return (
         "usage: lab VERB [OPTIONS]\n\n" + "\n".join(lines) + "\n\nlab VERB --help lists every setting with its default."
     )
@@ -84,13 +93,12 @@ def call(verb: str, arguments: list[str]) -> None:
     """Let tyro make the verb's command line from its signature; --size picks the defaults of its settings."""
     import tyro
 
-    from lab import verbs
-
-    function = getattr(verbs, verb.replace(" ", "_"))
+    module = importlib.import_module("lab.data_verbs" if verb.startswith("data ") else "lab.verbs")
+    function = getattr(module, verb.replace(" ", "_"))
     parameters = inspect.signature(function).parameters
     if "size" in parameters and _value_of("--size", arguments) == "tiny":
         function = functools.partial(function, config=type(parameters["config"].default).tiny())
-    description = inspect.getdoc(getattr(verbs, verb.replace(" ", "_"))).split("\n\nArgs:")[0]
+    description = inspect.getdoc(getattr(module, verb.replace(" ", "_"))).split("\n\nArgs:")[0]
     tyro.cli(function, args=arguments, prog=f"lab {verb}", description=description)
 
 

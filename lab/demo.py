@@ -24,6 +24,7 @@ from lab.backbone import autocast, pick_device
 from lab.data import ReidDataset, load
 from lab.data.readers import list_images
 from lab.data.synthetic import SyntheticConfig
+from lab.data_verbs import render_people
 from lab.evaluate.evaluate import evaluate_baseline, evaluate_run
 from lab.evaluate.probe import retrieval_probe
 from lab.evaluate.settings import EvaluateConfig
@@ -36,7 +37,6 @@ from lab.pretrain.moco import MoCo
 from lab.pretrain.train import PretrainConfig
 from lab.pretrain.train import pretrain as train_moco
 from lab.runs import Run
-from lab.verbs import render_people
 from lab.weights import SHIPPED, describe_init
 
 FRACTIONS = {"10": 0.1, "100": 1.0}  # of the training identities, as in the paper's small-scale setting

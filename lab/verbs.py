@@ -1,4 +1,4 @@
-"""What each verb of the `lab` command does, one thin function per verb.
+"""What each verb of the `lab` command does, one thin function per verb; those of `lab data` are in `data_verbs`.
 
 The command line is made from these signatures and from the settings of each stage (`config`).
 """
@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes, Positional
 
 from lab.convert import Layout
 from lab.convert import convert as convert_weights
 from lab.data import ReidDataset, load
-from lab.data.crops import find_unreadable
-from lab.data.readers import CLASSIC, DATASETS, count_differences, count_report, list_images, queries_without_match
-from lab.data.synthetic import SyntheticConfig, write
+from lab.data.images import open_images
+from lab.data.readers import CLASSIC, DatasetName, count_differences, list_images
 from lab.distributed import first_process_first
 from lab.errors import InputError
 from lab.evaluate.breakdown import break_down
@@ -48,11 +46,6 @@ from lab.show.comparison import comparison_tables, describe_breakdown, describe_
 from lab.weights import describe_init, released_file, resolve_weights, weights_digest
 
 Size = Literal["tiny", "paper"]
-DatasetName = Literal[
-    "market1501", "market1501-500k", "market1501-no-distractors", "dukemtmc", "msmt17",
-    "cuhk03", "cuhk03-labeled", "cuhk03-detected", "cuhk03-classic-labeled", "cuhk03-classic-detected", "folder",
-    "synthetic",
-]  # fmt: skip
 EXPLORER = Path(__file__).parent.parent / "apps" / "explorer.py"
 
 
@@ -72,50 +65,6 @@ def demo(out: Path, app: bool = True, seed: int = 0) -> None:
         open_explorer(out / "runs")
 
 
-def data_check(dataset: DatasetName, root: Path, split: int = 0) -> None:
-    """Layout, counts against the published ones, what was skipped and why, and pictures that cannot be read.
-
-    Args:
-        dataset: layout of the data set
-        root: its folder; for 'folder' also the CSV file
-        split: of the classic CUHK03, 0 to 19
-    """
-    print(DATASETS[dataset])
-    found = load(dataset, root, split=split)
-    print(f"\n{found.summary().to_string()}")
-    counts = count_report(found)
-    if counts is not None:
-        print(f"\nbeside the published {found.edition}:\n{counts.to_string()}")
-    for note in (*found.notes, count_differences(found)):
-        if note:
-            print(f"- {note}")
-    unanswerable = queries_without_match(found)
-    if len(unanswerable):
-        names = ", ".join(Path(path).name for path in found.query.path[unanswerable[:5]])
-        print(f"- {len(unanswerable)} of {len(found.query)} queries have no match under another camera: {names} …")
-    paths = [*found.train.path, *found.query.path, *found.gallery.path]
-    broken = find_unreadable(tqdm(paths, unit="image", desc="reading"))
-    if broken:
-        path, reason = next(iter(broken.items()))
-        raise InputError(
-            f"{len(broken)} image(s) cannot be read, the first is {path} ({reason}); replace or remove them"
-        )
-    print(f"- all {len(paths)} images can be read")
-
-
-def data_synth(
-    out: Path, workers: int = os.cpu_count() or 1, config: OmitArgPrefixes[SyntheticConfig] = SyntheticConfig()
-) -> None:
-    """The synthetic people in Market-1501 layout, with unlabelled crops and ground truth.
-
-    Args:
-        out: a new folder; one that was made with the same settings is left as it is
-        workers: processes that render
-    """
-    counts = render_people(out, config, workers)["counts"]
-    print(f"{out}: " + ", ".join(f"{count} images in {name}" for name, count in counts.items()))
-
-
 def pretrain(
     data: tuple[Path, ...],
     out: Path,
@@ -129,7 +78,7 @@ def pretrain(
     """Pre-train a trunk without labels: MoCo v2 with LUPerson's changes.
 
     Args:
-        data: folder(s) of images, searched with all folders below
+        data: store(s), folders of tar shards, or folders of images, which are searched with all folders below
         out: run folder; with the same settings it goes on where it stopped
         size: which defaults: the published recipe, or one for two CPU cores
         init: start from this checkpoint, run folder, or 'shipped'
@@ -138,14 +87,14 @@ def pretrain(
         places: folder of pictures without people; then the images are cut-outs, whose alpha says where the person is,
             and views show the person in other places (`lab data synth --num-places N` makes both)
     """
-    paths = [path for folder in data for path in list_images(folder)]
+    images = open_images(*data)
     probe = None
     if probe_root is not None:
         probe = retrieval_probe(load(probe_dataset, probe_root), config.height, config.width)
     scenes = list_images(places) if places else []
-    used = {"folders": [str(folder) for folder in data], "images": len(paths), "places": len(scenes)}
+    used = {"folders": [str(folder) for folder in data], "images": len(images), "places": len(scenes)}
     run = Run.create(out, "pretrain", config, data=used, init=describe_init(init))
-    train_moco(run, paths, config, init, probe, places=scenes)
+    train_moco(run, images, config, init, probe, places=scenes)
     print(f"wrote {run.checkpoint}; next: lab finetune … --init {out}")
 
 
@@ -411,17 +360,6 @@ def evaluator(
         target = Run.create(out, "weights", facts, init=describe_init(weights))
     digest = weights_digest(resolve_weights(weights))
     return target, partial(evaluate_run, target, model, config=config, digest=digest)
-
-
-def render_people(out: Path, config: SyntheticConfig, workers: int) -> dict:
-    """Write the synthetic people, with a progress bar."""
-    with tqdm(unit="crop", desc="rendering") as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return write(out, config, workers=workers, progress=progress)
 
 
 def report(run: Run, result: EvalResult) -> None:

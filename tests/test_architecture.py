@@ -29,6 +29,7 @@ BELOW["show"] = {"errors", "data", "runs", "backbone", "pretrain", "finetune", "
 FACES = {
     "cli",
     "verbs",
+    "data_verbs",
     "demo",
     "matrix",
     "reproduce",
@@ -65,7 +66,7 @@ def test_a_module_imports_only_layers_below_its_own(file):
 
 
 @pytest.mark.parametrize(
-    "module", ["lab.errors", "lab.runs", "lab.data.readers", "lab.show.figures", "lab.show.tables"]
+    "module", ["lab.errors", "lab.runs", "lab.data.readers", "lab.data_verbs", "lab.show.figures", "lab.show.tables"]
 )
 def test_results_can_be_read_and_shown_without_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -6,7 +6,8 @@ from pictures import write_person
 from PIL import Image
 
 from lab.data import Split
-from lab.data.crops import Crops, find_unreadable, read_image, resize, to_tensor
+from lab.data.crops import Crops, read_image, resize, to_tensor
+from lab.data.jpeg import decode, find_unreadable
 from lab.errors import InputError
 
 
@@ -58,6 +59,29 @@ def test_unreadable_crops_are_named_counted_and_replaced_up_to_the_limit(tmp_pat
     assert (picture == to_tensor(read_image(paths[1]))).all()
     assert crops[3][1] == 3
     assert list(find_unreadable(paths)) == [paths[0]]
+    assert crops[0][1] == 1  # it is not read again, nor counted twice
+    assert len(crops.unreadable) == 1
+
+
+def test_an_array_of_pixels_becomes_the_tensor_that_its_picture_becomes(tmp_path):
+    write_person(tmp_path / "p.jpg", 1, 1, size=(7, 11))
+    image = read_image(tmp_path / "p.jpg")
+    tensor = to_tensor(image)
+    assert (tensor.shape, tensor.is_contiguous()) == ((3, 11, 7), True)
+    assert all(
+        tuple(tensor[:, y, x].tolist()) == image.getpixel((x, y)) for x, y in [(0, 0), (6, 0), (0, 10), (6, 10), (3, 5)]
+    )
+    assert to_tensor(decode((tmp_path / "p.jpg").read_bytes())).equal(tensor)
+    assert to_tensor(image.convert("RGBA")).shape == (4, 11, 7)
+
+
+def test_crops_are_read_the_fast_way_or_as_pictures(tmp_path):
+    paths = broken_set(tmp_path, broken=1, whole=5)
+    pictures, pixels = Crops(paths, to_tensor), Crops(paths, to_tensor, read=decode)
+    for index in range(6):
+        assert pictures[index][0].equal(pixels[index][0])
+        assert pictures[index][1] == pixels[index][1]
+    assert list(pictures.unreadable) == list(pixels.unreadable) == paths[:1]
 
 
 def test_too_many_unreadable_crops_are_an_error(tmp_path):

@@ -2,19 +2,27 @@
 
 import json
 import math
+import pickle
+import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 import torch
 from pictures import write_person
 from PIL import Image
 
+from lab.cli import main
+from lab.data.crops import Crops
+from lab.data.images import open_images
 from lab.data.readers import list_images
+from lab.data.tars import write_tars
 from lab.errors import InputError
 from lab.pixels import LUPERSON_MEAN, LUPERSON_STD
 from lab.pretrain.augment import RECIPES, Recipe
-from lab.pretrain.train import PretrainConfig, learning_rate, load, pretrain
+from lab.pretrain.train import PretrainConfig, _batches, learning_rate, load, pretrain
 from lab.runs import Run
 
 TINY = replace(
@@ -176,3 +184,103 @@ def test_cut_outs_are_put_into_places_and_need_their_alpha(tmp_path, paths):
     assert len(run.log()) == 1
     with pytest.raises(InputError, match=r"crops cannot be read .* no alpha channel"):
         pretrain(Run.create(tmp_path / "other", "pretrain", config), paths, config, progress=False, places=paths[:3])
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory, paths):
+    """The files of `paths` as LUPerson is released, a LMDB and a list of its keys, and as tar shards."""
+    root = tmp_path_factory.mktemp("places")
+    keys = [f"00_00_0000_{number:08d}" for number in range(len(paths))]
+    images = [Path(path).read_bytes() for path in paths]
+    (root / "store").mkdir()
+    file = str(root / "store" / "lup_lmdb")
+    with lmdb.open(file, map_size=2**24) as environment, environment.begin(write=True) as transaction:
+        for key, image in zip(keys, images, strict=True):
+            transaction.put(key.encode(), image)
+    (root / "store" / "keys.pkl").write_bytes(pickle.dumps({"keys": keys}))
+    write_tars(zip(keys, images, [{}] * len(keys), strict=True), root / "tars", max_bytes=20_000)
+    return {"store": root / "store", "tars": root / "tars"}
+
+
+@pytest.mark.parametrize(("place", "workers"), [("store", 2), ("tars", 0)])
+def test_a_store_and_tar_shards_train_as_the_files_do(trained, places, tmp_path, place, workers):
+    config = replace(TINY, num_workers=workers)
+    run = Run.create(tmp_path / "r", "pretrain", config)
+    pretrain(run, open_images(places[place]), config, after_epoch=probe, progress=False)
+    columns = ["step", "loss", "accuracy", "feature_std"]
+    assert run.log()[columns].equals(trained.log()[columns])
+    ours, theirs = (torch.load(r.checkpoint, weights_only=True)["model"] for r in (run, trained))
+    assert all(torch.equal(ours[key], value) for key, value in theirs.items())
+
+
+def test_the_verb_takes_a_store_and_more_folders(places, paths, tmp_path):
+    settings = "--depth 18 --height 32 --width 16 --dim 8 --queue-size 24 --batch-size 12 --bn-groups 2 --epochs 1"
+    data = [str(places["store"]), str(Path(paths[0]).parent)]
+    command = ["pretrain", "--data", *data, "--out", str(tmp_path / "r"), "--size", "tiny", *settings.split()]
+    main(command)
+    about = json.loads((tmp_path / "r" / "config.json").read_text())
+    assert about["data"] == {"folders": data, "images": 68, "places": 0}
+    assert Run.open(tmp_path / "r").log()["step"].tolist() == [5]
+
+
+class Numbers:
+    """A source of very many images that are their own numbers, as four bytes."""
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def name(self, number: int) -> str:
+        return str(number)
+
+    def read(self, number: int) -> bytes:
+        return number.to_bytes(4, "little")
+
+
+def as_image(number: bytes) -> torch.Tensor:
+    return torch.tensor(list(number), dtype=torch.uint8).view(1, 1, 4)
+
+
+def drawn(count: int, config: PretrainConfig) -> list[int]:
+    crops = Crops(Numbers(count), as_image, read=bytes)
+    batches = [images for images, _ in _batches(crops, config, torch.device("cpu"))]
+    assert all(len(images) == config.batch_size for images in batches)
+    return torch.cat(batches).flatten(1).numpy().view("<u4")[:, 0].tolist()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_takes_the_crops_in_the_order_that_the_seed_gives(workers):
+    torch.manual_seed(5)
+    order = torch.randperm(700).tolist()
+    torch.manual_seed(5)
+    assert drawn(700, replace(TINY, batch_size=16, num_workers=workers)) == order[: 43 * 16]
+
+
+def test_the_order_of_four_million_crops_fits_into_memory():
+    crops = Crops(Numbers(4_180_243), as_image, read=bytes)
+    tracemalloc.start()
+    batches = _batches(crops, replace(TINY, batch_size=64), torch.device("cpu"))
+    for _ in range(3):
+        next(batches)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10e6  # and 33 MB of torch's, which is not counted here
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_crops_that_cannot_be_read_are_said_in_one_sentence(tmp_path, workers):
+    for number in range(16):
+        write_person(tmp_path / "crops" / f"{number:02d}.jpg", number, 1, size=(16, 32))
+        if number < 4:
+            (tmp_path / "crops" / f"{number:02d}.jpg").write_bytes(b"nothing")
+    config = replace(TINY, num_workers=workers)
+    with pytest.raises(InputError) as caught:
+        pretrain(
+            Run.create(tmp_path / "r", "pretrain", config), list_images(tmp_path / "crops"), config, progress=False
+        )
+    sentence = str(caught.value)
+    assert sentence.startswith("2 of 16 crops cannot be read (first: ")
+    assert sentence.endswith("at most 1 are tolerated: mend or remove these files")
+    assert "\n" not in sentence

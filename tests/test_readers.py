@@ -19,10 +19,9 @@ from shared_data import in_memory, name_list, needs_shared, split_file, touch, t
 
 from lab.data import Split, load
 from lab.data.crops import read_image
-from lab.data.readers import DATASETS, PUBLISHED_COUNTS, count_report, list_images, queries_without_match
+from lab.data.readers import DATASETS, PUBLISHED_COUNTS, DatasetName, count_report, list_images, queries_without_match
 from lab.data.splits import apply_split_file
 from lab.errors import InputError
-from lab.verbs import DatasetName
 
 PARTS = ("bounding_box_train", "query", "bounding_box_test")
 

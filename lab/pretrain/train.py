@@ -6,8 +6,9 @@ what fine-tuning starts from. Stages meet on disk: this one leaves `checkpoint.p
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,8 @@ from tqdm import tqdm
 
 from lab.backbone import autocast, load_trunk, pick_device
 from lab.data.crops import Crops, resize, to_tensor
+from lab.data.images import ImageSource
+from lab.data.jpeg import decode, read_image
 from lab.errors import InputError
 from lab.files import replacing
 from lab.pretrain.augment import Views, pad_together
@@ -86,30 +89,31 @@ class PretrainConfig:
 
 def pretrain(
     run: Run,
-    paths: Sequence[str],
+    source: ImageSource | Sequence[str],
     config: PretrainConfig,
     init: str | Path | None = None,
     after_epoch: AfterEpoch | None = None,
     progress: bool = True,
     places: Sequence[str] = (),
 ) -> MoCo:
-    """Train MoCo on the images at `paths` and leave checkpoint.pt and log.csv in the run folder.
+    """Train MoCo on the images of `source` and leave checkpoint.pt and log.csv in the run folder.
 
-    A run that was stopped goes on after its last whole epoch. `init` is a checkpoint, a run folder or "shipped".
-    `after_epoch(model, epoch)` is called before the first epoch and after every `probe_every`-th and the last; what
-    it returns goes into the log. With `places`, paths of pictures without a person, the images are cut-outs whose
-    alpha is the person, and views show the person elsewhere (`Views`). Raises InputError for too few images,
-    unreadable ones, useless weights and a loss that is not finite (the last whole epoch's checkpoint stays).
+    `source` is a store, tar shards or files (`lab.data.images.open_images`), or a list of paths. A run that was stopped
+    goes on after its last whole epoch. `init` is a checkpoint, a run folder or "shipped". `after_epoch(model, epoch)` is
+    called before the first epoch and after every `probe_every`-th and the last; what it returns goes into the log. With
+    `places`, paths of pictures without a person, the images are cut-outs whose alpha is the person, and views show the
+    person elsewhere (`Views`). Raises InputError for too few images, unreadable ones, useless weights and a loss that is
+    not finite (the last whole epoch's checkpoint stays).
     """
     device = pick_device(config.device)
-    _check(config, len(paths))
+    _check(config, len(source))
     torch.manual_seed(config.seed)
     model = MoCo(config.depth, config.dim, config.queue_size, config.key_momentum, config.temperature, config.bn_groups)
     if init is not None:
         _start_from(model, init, progress)
     model = model.to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(model, config)
-    crops = Crops(paths, to_tensor, cut_out=len(places) > 0)
+    crops = Crops(source, to_tensor, read=partial(read_image, cut_out=True) if len(places) else decode)
     view = Views(config.height, config.width, config.augmentation, places=_read_places(places, config))
     steps_per_epoch = len(crops) // config.batch_size
     first_epoch, step = _resume(run, model, optimizer)
@@ -123,7 +127,7 @@ def pretrain(
             torch.manual_seed(config.seed * 1_000_003 + epoch)
             model.train()
             started = time.monotonic()
-            for position, (images, sizes) in enumerate(_loader(crops, config, device)):
+            for position, (images, sizes) in enumerate(_batches(crops, config, device)):
                 lr = learning_rate(epoch, position / steps_per_epoch, config)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
@@ -252,17 +256,22 @@ def _read_places(paths: Sequence[str], config: PretrainConfig) -> Tensor | None:
     return torch.stack([places[index][0] for index in range(len(places))])
 
 
-def _loader(crops: Crops, config: PretrainConfig, device: torch.device) -> DataLoader:
-    order = torch.randperm(len(crops)).tolist()
-    return DataLoader(
+def _batches(crops: Crops, config: PretrainConfig, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch in random order, without the last few crops that fill no batch."""
+    steps = len(crops) // config.batch_size
+    # one row per batch: as Python lists the order of four million crops would take five times the memory
+    order = torch.randperm(len(crops))[: steps * config.batch_size].reshape(steps, config.batch_size).numpy()
+    loader = DataLoader(
         crops,
-        batch_size=config.batch_size,
-        sampler=order,
-        drop_last=True,
+        batch_sampler=order,
         num_workers=config.num_workers,
         pin_memory=device.type == "cuda",
         collate_fn=_batch,
     )
+    try:
+        yield from loader
+    except InputError as error:  # a worker's comes with its traceback, at the end of which is the sentence
+        raise InputError(str(error).rstrip().rpartition("InputError: ")[2]) from error
 
 
 def _batch(items: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ empty split. In reading order: `scan` (what is in a folder), `market`, `msmt17`,
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from lab.data.readers.counts import PUBLISHED_COUNTS, count_differences, count_report, queries_without_match
 from lab.data.readers.cuhk03 import cuhk03
@@ -24,6 +25,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "PUBLISHED_COUNTS",
     "SPLITS",
+    "DatasetName",
     "count_differences",
     "count_report",
     "list_images",
@@ -31,6 +33,11 @@ __all__ = [
     "queries_without_match",
 ]
 
+DatasetName = Literal[
+    "market1501", "market1501-500k", "market1501-no-distractors", "dukemtmc", "msmt17",
+    "cuhk03", "cuhk03-labeled", "cuhk03-detected", "cuhk03-classic-labeled", "cuhk03-classic-detected", "folder",
+    "synthetic",
+]  # fmt: skip
 DATASETS = {  # what each is, and whether and how one may get it
     "market1501": "Market-1501: 1,501 people, 6 cameras, 2,798 distractors; for research, from its owners.",
     "market1501-500k": "Market-1501 with the 500,000 extra distractors in its gallery; for research, from its owners.",
