@@ -42,7 +42,7 @@ APART = ("data build",)  # each process does a share on its own
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point. Exit codes: 0 success, 2 wrong usage or bad input, 130 interrupted."""
+    """Entry point. Exit codes: 0 success, 2 wrong usage or bad input, 130 interrupted, 141 not read to the end."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments in (["-h"], ["--help"], ["data", "-h"], ["data", "--help"]):
         print(overview())
@@ -60,6 +60,9 @@ def main(arguments: list[str] | None = None) -> None:
     except InputError as error:
         # one that was raised in a data-loading process arrives with that process's traceback in front of it
         _fail(str(error).strip().splitlines()[-1].removeprefix("lab.errors.InputError: "))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left when it ends
+        sys.exit(141)  # as the shell reports a program that nobody reads any more
     except KeyboardInterrupt:
         print("\nlab: stopped; what was written so far is kept", file=sys.stderr)
         sys.exit(130)

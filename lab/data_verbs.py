@@ -18,7 +18,6 @@ from lab.data.info import describe, describe_info
 from lab.data.jpeg import find_unreadable
 from lab.data.overlap import describe_overlap, find_overlap
 from lab.data.readers import DATASETS, DatasetName, count_differences, count_report, queries_without_match
-from lab.data.store import Store
 from lab.data.synthetic import SyntheticConfig, write
 from lab.data.video.build import Built, NothingKeptError
 from lab.data.video.build import build as build_store
@@ -101,7 +100,7 @@ def data_build(
     """
     share = find_shard(shard, os.environ)
     if share:
-        print(f"shard {share[0]} of {share[1]}: every {share[1]}th video; all of them with --shard 0/1")
+        print(f"shard {share[0]} of {share[1]}: one video in {share[1]}; --shard 0/1 takes all of them")
     if workers is None:
         workers = 1 if config.detector else os.cpu_count() or 1
     if workers < 1:
@@ -166,9 +165,9 @@ def data_export(
     with stages("image") as progress:
         step = partial(progress, "exporting")
         if format == "jpeg":
-            report = export_jpegs(Store(store, keys), out, progress=step)
+            report = export_jpegs(store, out, keys, progress=step)
         else:
-            report = export_tars(Store(store, keys), out, max_bytes=shard_mb * 1_000_000, progress=step)
+            report = export_tars(store, out, keys, shard_mb * 1_000_000, progress=step)
     print(describe_export(report))
 
 

@@ -80,7 +80,7 @@ def describe_export(report: ExportReport) -> str:
     """What was written, in sentences."""
     size = f"{report.images:,} images ({report.bytes / 1e6:,.1f} MB)"
     if report.shards:
-        lines = [f"wrote {size[:-1]} with what is known of them) in {report.shards:,} tar shards"]
+        lines = [f"wrote {size[:-1]} with what is known of them) in {report.shards:,} tar shard(s)"]
     else:
         lines = [f"wrote {size}" + (f"; {report.there:,} were there already" if report.there else "")]
     if report.left_out:

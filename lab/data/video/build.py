@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 
@@ -119,7 +119,8 @@ def make_plan(places: Iterable[Place], config: BuildConfig) -> dict:
     """What the store follows from: the names of the videos, which number them, and the settings."""
     places = sorted(places)
     names = hashlib.sha256("\n".join("\t".join(place) for place in places).encode()).hexdigest()
-    settings = {name: value for name, value in asdict(config).items() if name != "device"}
+    settings = {field.name: getattr(config, field.name) for field in fields(config) if field.name != "device"}
+    settings |= {field.name: float(settings[field.name]) for field in fields(config) if field.type is float}
     settings["detector_weights"] = config.detector_weights and config.detector_weights.name
     return {"kind": "videos", "videos": len(places), "names": names, "settings": settings}
 
