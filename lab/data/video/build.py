@@ -83,7 +83,7 @@ def build(
     plan = make_plan(places.values(), config)
     _check_models(config)
     folder = out if shard is None else out / f"shard-{shard[0]}-of-{shard[1]}"
-    jobs = _jobs(files, root, places, matched, folder, config, workers)
+    jobs = _jobs(files, root, places, matched, folder, config)
     jobs = jobs if shard is None else jobs[shard[0] :: shard[1]]
     if shard is not None:
         return _build_shard(folder, jobs, plan | {"shard": list(shard)}, unused, workers, progress)
@@ -188,7 +188,6 @@ def _jobs(
     matched: dict[Path, Path],
     folder: Path,
     config: BuildConfig,
-    workers: int,
 ) -> list[Job]:
     """What there is to do, in the order of the keys."""
     numbers = number_places(places.values())
@@ -198,8 +197,7 @@ def _jobs(
         name, place = file.relative_to(root), places[file]
         found = folder / "detections" / name.with_name(f"{name.name}.txt") if config.detector else matched.get(file)
         part = Part(folder / "parts", numbers[place], widths)
-        threads = 0 if workers == 1 or len(files) < workers else 1
-        jobs.append(Job(file, name.as_posix(), place, part, found, config, threads))
+        jobs.append(Job(file, name.as_posix(), place, part, found, config))
     return sorted(jobs, key=lambda job: job.part.name)
 
 

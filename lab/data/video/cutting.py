@@ -35,7 +35,6 @@ class Job:
     part: Part
     detections: Path | None
     config: BuildConfig
-    threads: int  # that decode; 0 leaves it to the decoder
 
     def inputs(self) -> list:
         """What the part is made from: another file under the same name is another part."""
@@ -88,8 +87,10 @@ def _cut(job: Job, note: dict, dropped: Counter[str], writer) -> None:
             note |= {"problem": OTHER_VIDEO, "detail": reason}
             return
         chosen = select(found, size, job.config, dropped)
-        # up to the last box of all, to see whether the video goes on as long as its detections
-        frames = FrameReader(job.video, np.unique(np.append(chosen.frame, found.frame.max(initial=1))), job.threads)
+        # up to the last box of all, to see whether the video goes on as long as its detections; in one thread, as several
+        # may disagree on the last frame before a damage
+        wanted = np.append(chosen.frame, found.frame.max(initial=1))
+        frames = FrameReader(job.video, np.unique(wanted), threads=1)
         heads = found if job.config.blur_heads else None
         for crop in cut(frames, chosen, size, job.config, dropped, heads, _keypoints(job.config)):
             writer.add(crop)
