@@ -4,9 +4,9 @@ Read the code in this order, each stage is one folder:
 
 1. `lab.data`      what a re-ID data set is (`splits`), how it lies on disk (`readers`), how a crop becomes a tensor
                    (`jpeg`, `crops`), and the synthetic people that need no download (`synthetic`). Millions of crops: `keys`,
-                   `store`, `store_writer`; from videos and boxes (`video`), from and to other layouts (`importing` with `from_store`,
-                   `from_folder`, `from_tars`; `exporting`, `tars`), what they are (`info`, `sample`), whether test images are among
-                   them (`overlap`, `hashes`), and as pre-training takes them (`images`). `pickles` reads what others wrote
+                   `store`, `store_writer`; from videos and boxes (`video`); from and to other layouts (`importing` with
+                   `from_store`, `from_folder`, `from_tars`; `exporting`, `tars`; `pickles`); what they are (`info`, `sample`),
+                   whether test images are among them (`overlap`, `hashes`); as pre-training takes them (`images`)
 2. `lab.backbone`  the ResNet trunk and how weights get into it; `weights` reads and recognises files, `pixels` normalises,
                    `released` knows what LUPerson's authors put out, `convert` writes the published layouts
 3. `lab.pretrain`  MoCo v2 as LUPerson does it: two views (`augment`), two encoders and a queue (`moco`), one loop (`train`)
@@ -20,8 +20,8 @@ Read the code in this order, each stage is one folder:
 7. `lab.runs`      the folder that every stage writes and everything else reads; `features_on_disk` for large files,
                    `distributed` for several processes
 8. `lab.models`    any weights as a model that embeds; `export` writes it as ONNX, for programs without torch
-9. `lab.cli`       the `lab` command, one thin function per verb (`verbs`, `data_verbs`); `demo` tells the whole story with them,
-                   `reproduce` puts our numbers beside those of `published`, `matrix` every model on every data set
+9. `lab.cli`       the `lab` command, one thin function per verb (`verbs`, `data_verbs`); `demo` tells the whole story with
+                   them, `reproduce` puts our numbers beside those of `published`, `matrix` every model on every data set
 """
 
 __version__ = "0.1.0"
