@@ -1,5 +1,8 @@
 """What benchmarks/data.py measures of building: the lab's way from a video to crops, and the published one."""
 
+import argparse
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,9 +10,12 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+import pandas as pd
+from processes import Growth, fresh, medians, take_turns
 
 from lab.data.jpeg import decode
 from lab.data.store import Store, close
+from lab.data.store_writer import BATCH_BYTES
 from lab.data.video.build import build
 from lab.data.video.cut import cut, prepare
 from lab.data.video.detections import read_detections
@@ -17,13 +23,102 @@ from lab.data.video.filters import select
 from lab.data.video.frames import FrameReader
 from lab.data.video.settings import BuildConfig
 
-ALL = BuildConfig(min_score=0, min_width=0, min_aspect=0, max_aspect=100)  # every box becomes a crop
+LIMITS = {"min_score": 0, "min_width": 0, "min_aspect": 0, "max_aspect": 100}
+ALL = BuildConfig(**LIMITS)  # every box becomes a crop
 FRAMES, SIZE, GOP, EVERY = 300, (720, 1280), 250, 5  # of the video that is made: four boxes in every 5th frame
+COPIES = (1, 4, 16)  # of the video, in the builds whose memory is compared
+LAB, SEEKING, PASSING = "lab", "published way, a seek per frame", "published way without seeking"
 
 
-def build_store(video: Path, boxes: Path, out: Path, workers: int = 1) -> int:
-    """The lab's way, `lab data build`; returns how many crops there are."""
-    return build(video, boxes, out, ALL, workers).report["kept"]
+def measure_building(options: argparse.Namespace, folder: Path) -> tuple[list[pd.DataFrame], list[str]]:
+    tables, notes = [], []
+    for name, (video, boxes) in videos(options, folder).items():
+        found, told = measure_ways(name, video, boxes, options)
+        tables.append(found)
+        notes += told
+    video, boxes = next(iter(videos(options, folder).values()))
+    inputs = copy(video, boxes, 8, folder / "workers")
+    jobs = {
+        "8 videos, one process": lambda out: build_by_command(*inputs, out / "store", workers=1),
+        "8 videos, two processes": lambda out: build_by_command(*inputs, out / "store", workers=2),
+    }
+    turns = take_turns(jobs, options.rounds, options.folder)
+    notes += [
+        "the lab decodes in one thread, OpenCV in as many as it likes; CPU seconds are of all threads and processes",
+        "8 videos are built by the command `lab data build`, whose start, and that of its processes, is part of the time",
+        f"memory: crops are written in batches of {BATCH_BYTES / 1e6:.3g} MB, which LMDB holds once more in pages of its own; "
+        "a build with less than a batch takes less",
+    ]
+    processes = medians(turns, "8 videos, one process")
+    return [pd.concat(tables, ignore_index=True), processes, measure_growth(video, boxes, folder / "growth")], notes
+
+
+def measure_ways(name: str, video: Path, boxes: Path, options: argparse.Namespace) -> tuple[pd.DataFrame, list[str]]:
+    """Every way from one video to its crops, and whether they come to the same."""
+    jobs = {
+        LAB: lambda out: build_store(video, boxes, out / "store"),
+        "lab, crops alone, nothing written": lambda out: cut_only(video, boxes),
+        SEEKING: lambda out: cut_by_seeking(video, boxes, out),
+        PASSING: lambda out: cut_in_passing(video, boxes, out),
+    }
+    told = {}
+
+    def check(folder: Path) -> None:
+        told.update({way: compare(folder / LAB / "store", folder / way) for way in (SEEKING, PASSING)})
+
+    table = medians(take_turns(jobs, options.rounds, options.folder, check), LAB)
+    notes = [f"{name}: {describe_video(video)}", *(f"{name}, {way}: {what}" for way, what in told.items())]
+    return table.assign(job=[f"{name}: {job}" for job in table["job"]]), notes
+
+
+def measure_growth(video: Path, boxes: Path, folder: Path) -> pd.DataFrame:
+    """The memory that a build takes, by the number of videos."""
+    rows = []
+    for count in COPIES:
+        place = folder / str(count)
+        inputs = copy(video, boxes, count, place)
+        crops, memory = fresh(build_watched, *inputs, place / "store")
+        size = (place / "store" / "lmdb" / "data.mdb").stat().st_size / 1e6
+        rows.append({"job": f"{count} video{'s' * (count > 1)}", "crops": crops, "data.mdb MB": size} | memory)
+        print(rows[-1], file=sys.stderr)
+    return pd.DataFrame(rows)
+
+
+def build_watched(videos: Path, boxes: Path, out: Path) -> tuple[int, dict[str, float]]:
+    with Growth() as growth:
+        return build_store(videos, boxes, out), growth.so_far()
+
+
+def videos(options: argparse.Namespace, folder: Path) -> dict[str, tuple[Path, Path]]:
+    """The video that was given, if it is there, and one that is made once, each with its boxes."""
+    made = folder / "street.mp4", folder / "street.txt"
+    if not made[1].is_file():
+        make_video(folder)
+    there = options.video.is_file() and options.detections.is_file()
+    return {"given video": (options.video, options.detections), "made video": made} if there else {"made video": made}
+
+
+def copy(video: Path, boxes: Path, count: int, folder: Path) -> tuple[Path, Path]:
+    """Two folders: a video under so many names, and its boxes under the same."""
+    folders = folder / "videos", folder / "boxes"
+    for place, file in zip(folders, (video, boxes), strict=True):
+        place.mkdir(parents=True)
+        for number in range(count):
+            (place / f"{number:02d}{file.suffix}").symlink_to(file.resolve())
+    return folders
+
+
+def build_store(video: Path, boxes: Path, out: Path) -> int:
+    """The lab's way; returns how many crops there are."""
+    return build(video, boxes, out, ALL).report["kept"]
+
+
+def build_by_command(video: Path, boxes: Path, out: Path, workers: int) -> int:
+    """The same by the command line: processes that it starts import no more than they need."""
+    inputs = ["--videos", video, "--detections", boxes, "--out", out, "--workers", str(workers)]
+    limits = [f"--{name.replace('_', '-')}={limit}" for name, limit in LIMITS.items()]
+    subprocess.run([sys.executable, "-m", "lab", "data", "build", *inputs, *limits], check=True, capture_output=True)
+    return len(Store(out))
 
 
 def cut_only(video: Path, boxes: Path) -> int:
@@ -31,14 +126,8 @@ def cut_only(video: Path, boxes: Path) -> int:
     reader = FrameReader(video, np.empty(0))
     size, dropped = (reader.height, reader.width), Counter()
     chosen = select(prepare(read_detections(boxes), size, ALL), size, ALL, dropped)
-    return sum(1 for _ in cut(FrameReader(video, np.unique(chosen.frame)), chosen, size, ALL, dropped))
-
-
-def decode_only(video: Path) -> int:
-    """Every frame of a video, decoded and not looked at."""
-    with av.open(str(video)) as container:
-        container.streams.video[0].thread_type = "AUTO"
-        return sum(1 for _ in container.decode(video=0))
+    frames = FrameReader(video, np.unique(chosen.frame), threads=1)
+    return sum(1 for _ in cut(frames, chosen, size, ALL, dropped))
 
 
 def cut_by_seeking(video: Path, boxes: Path, out: Path) -> int:
@@ -53,10 +142,11 @@ def cut_by_seeking(video: Path, boxes: Path, out: Path) -> int:
 
 def cut_in_passing(video: Path, boxes: Path, out: Path) -> int:
     """The same without seeking: frames without boxes are passed over one by one."""
-    capture, count, position = cv2.VideoCapture(str(video)), 0, 0
+    capture, count, passed = cv2.VideoCapture(str(video)), 0, 0
     for frame, corners in _corners(boxes):
-        for position in range(position + 1, frame + 1):
+        for _ in range(frame - passed):
             capture.grab()
+        passed = frame
         count = _write(capture.retrieve()[1], corners, out, count)
     capture.release()
     return count
@@ -84,7 +174,9 @@ def compare(store: Path, folder: Path) -> str:
     for number, file in enumerate(files):
         ours, theirs = decode(crops.read(number)), decode(file.read_bytes())
         if len(crops) != len(files) or ours.shape != theirs.shape:
-            raise ValueError(f"crop {number} of {len(crops)} is {ours.shape}, {file.name} of {len(files)} {theirs.shape}")
+            raise ValueError(
+                f"crop {number} of {len(crops)} is {ours.shape}, {file.name} of {len(files)} {theirs.shape}"
+            )
         farthest = max(farthest, float(np.abs(ours.astype(int) - theirs).mean()))
         same += crops.read(number) == file.read_bytes()
     close(store / "lmdb")

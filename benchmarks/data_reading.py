@@ -1,28 +1,99 @@
-"""What benchmarks/data.py measures of reading: crops from a store, tar shards and files; a store of a million records."""
+"""What benchmarks/data.py measures of reading: crops from a store, tar shards and files, by several decoders."""
 
+import argparse
 import io
-import pickle
-import time
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow as pa
+import pandas as pd
 import simplejpeg
 import torch
+from data_build import build_store, videos
 from PIL import Image
-from processes import Growth, drop_cache
+from processes import medians, race, take_turns
 from torchvision.io import ImageReadMode, decode_jpeg
 
+from lab.data.exporting import export_jpegs, export_tars
 from lab.data.images import ImageSource, open_images
+from lab.data.importing import import_images
 from lab.data.jpeg import decode
-from lab.data.keys import make_key
-from lab.data.store import Store, close
-from lab.data.store_writer import writing
 
-BATCH = 2560  # of the published pre-training
-RECORD = 40  # bytes
+PASSES = 6  # over a store in one turn of a process
+
+
+def measure_reading(options: argparse.Namespace, folder: Path) -> tuple[list[pd.DataFrame], list[str]]:
+    one_thread()
+    stores = {"crops of the video": folder / "read-video"}
+    build_store(*next(iter(videos(options, folder).values())), stores["crops of the video"])
+    if options.images.is_dir():
+        stores["image folder"] = folder / "read-images"
+        import_images(options.images, stores["image folder"])
+    speeds, notes = [], []
+    for name, store in stores.items():
+        found, told = measure_decoders(name, store, options)
+        speeds.append(found)
+        notes += told
+    table, told = measure_processes(stores["crops of the video"], options)
+    return [pd.concat(speeds, ignore_index=True), table], notes + told
+
+
+def measure_decoders(name: str, store: Path, options: argparse.Namespace) -> tuple[pd.DataFrame, list[str]]:
+    """Crops per second of CPU, decoding included: one row per kind of source, one column per decoder."""
+    export_tars(store, tars := store.with_name(f"{store.name}-tars"))
+    export_jpegs(store, files := store.with_name(f"{store.name}-files"))
+    sources = {kind: open_images(place) for kind, place in {"LMDB": store, "tar shards": tars, "files": files}.items()}
+    order = np.random.default_rng(0).permutation(len(sources["LMDB"]))[: options.crops]
+    jobs = {
+        f"{kind} {decoder}": partial(read_all, source, decoder, order)
+        for kind, source in sources.items()
+        for decoder in DECODERS
+    }
+    for job in jobs.values():
+        job(None)  # once before, so that no turn waits for the disk or an import
+    turns = take_turns(jobs, options.rounds, options.folder)
+    turns["crops/s"] = turns["crops"] / turns["CPU seconds"]  # one thread, which would wait for other programs only
+    speed = turns.pivot(index="round", columns="job", values="crops/s")
+    rows = []
+    for kind in sources:
+        row = {"job": f"{name}: {kind}"} | {decoder: speed[f"{kind} {decoder}"].median() for decoder in DECODERS}
+        row["lab / PIL"] = (speed[f"{kind} lab"] / speed[f"{kind} PIL"]).median()
+        rows.append(row | {"this / LMDB (lab)": (speed[f"{kind} lab"] / speed["LMDB lab"]).median()})
+    shapes = pd.DataFrame([decode(sources["LMDB"].read(number)).shape for number in order]).median()
+    notes = [
+        f"{name}: crops per CPU second, {len(order)} random reads a turn; crops of {shapes[0]:g} x {shapes[1]:g} in the median"
+    ]
+    for decoder in list(DECODERS)[2:]:
+        same, farthest = same_as_pillow(sources["LMDB"], decoder)
+        notes.append(
+            f"{name}, {decoder}: {same} of {len(sources['LMDB'])} have Pillow's pixels, no pixel is more than {farthest} apart"
+        )
+    return pd.DataFrame(rows), notes
+
+
+def measure_processes(store: Path, options: argparse.Namespace) -> tuple[pd.DataFrame, list[str]]:
+    """Two processes that each read half, beside one that reads all; and the same when crops are in memory already."""
+    turns, notes, crops = [], [], PASSES * len(open_images(store))
+    for number in range(options.rounds):
+        for what, from_store in (("LMDB and decoding", True), ("decoding alone", False)):
+            for processes, name in ((1, "one process"), (2, "two processes")):
+                seconds, used = race(Share(store, from_store), processes)
+                turn = {"round": number, "job": f"{what}, {name}", "seconds": seconds, "CPU seconds": used}
+                turns.append(turn | {"crops": crops})
+                print(f"round {number + 1}: {turn['job']} {seconds:.3f} s", file=sys.stderr)
+    turns = pd.DataFrame(turns)
+    seconds, used = (turns.pivot(index="round", columns="job", values=value) for value in ("seconds", "CPU seconds"))
+    for what in ("LMDB and decoding", "decoding alone"):
+        one, two = f"{what}, one process", f"{what}, two processes"
+        ratio, free = seconds[one] / seconds[two], 2 * used[one] / used[two]
+        notes.append(
+            f"{what}: two processes do {ratio.median():.2f} times the work of one (rounds: {ratio.min():.2f} to "
+            f"{ratio.max():.2f}); {free.median():.2f} by their CPU seconds, had nobody else used the machine"
+        )
+    return medians(turns, "LMDB and decoding, one process"), notes
 
 
 def with_pillow(record: bytes) -> np.ndarray:
@@ -52,10 +123,11 @@ def one_thread() -> None:
     cv2.setNumThreads(1)
 
 
-def read_all(source: ImageSource, decoder: str, order: np.ndarray) -> None:
+def read_all(source: ImageSource, decoder: str, order: np.ndarray, _: Path | None) -> int:
     convert = DECODERS[decoder]
     for number in order:
         convert(source.read(number))
+    return len(order)
 
 
 def same_as_pillow(source: ImageSource, decoder: str) -> tuple[int, int]:
@@ -71,10 +143,10 @@ def same_as_pillow(source: ImageSource, decoder: str) -> tuple[int, int]:
 
 
 class Share:
-    """A process's share of reading a store in random order, or of decoding one record of it as often, for `race`."""
+    """A process's share of reading a store in random order, or of decoding what it read before; for `race`."""
 
-    def __init__(self, folder: Path, passes: int, from_store: bool = True):
-        self.folder, self.passes, self.from_store = folder, passes, from_store
+    def __init__(self, folder: Path, from_store: bool):
+        self.folder, self.from_store = folder, from_store
 
     def __call__(self, number: int, processes: int) -> Callable[[], None]:
         one_thread()
@@ -83,64 +155,8 @@ class Share:
         records = [source.read(i) for i in order]
 
         def work() -> None:
-            for _ in range(self.passes):
+            for _ in range(PASSES):
                 for i, record in zip(order, records, strict=True):
                     decode(source.read(i) if self.from_store else record)
 
         return work
-
-
-def write_million(folder: Path, count: int) -> dict[str, float]:
-    """Make the store of many tiny records, in a process of its own."""
-    random = np.random.default_rng(0)
-
-    def records() -> Iterator[tuple[bytes, bytes]]:
-        for number in range(count):
-            yield make_key(0, 0, number // 1000, number % 1000).encode(), random.bytes(RECORD)
-
-    started = time.perf_counter()
-    with Growth() as growth, writing(folder, {"made by": "benchmark"}) as writer:
-        for _ in writer.write(records()):
-            pass
-        writer.finish([pa.table({"key": np.char.decode(writer.survey()[0], "ascii")})], {"made by": "benchmark"}, {})
-    return {"seconds": time.perf_counter() - started} | growth.so_far()
-
-
-def open_million(folder: Path, cold: bool) -> dict[str, dict[str, float]]:
-    """In a new process: open the store and read a record; then an epoch's keys in random order, then its records."""
-    import lmdb  # noqa: F401, its import is not what is measured
-
-    if cold:
-        drop_cache([folder / "keys.npy", folder / "lmdb" / "data.mdb", folder / "store.json"])
-    rows = {}
-    with Growth() as growth:
-        started = time.perf_counter()
-        store = Store(folder)
-        store.read(0)
-        rows["open and read one record"] = {"seconds": time.perf_counter() - started} | growth.so_far()
-        started = time.perf_counter()
-        steps = len(store) // BATCH
-        order = torch.randperm(len(store))[: steps * BATCH].reshape(steps, BATCH).numpy()  # as the pre-training does
-        for batch in order:
-            for number in batch:
-                store.name(number)
-        rows["one epoch of keys in random order"] = {"seconds": time.perf_counter() - started} | growth.so_far()
-        started = time.perf_counter()
-        for batch in order:
-            for number in batch:
-                store.read(number)
-        rows["the records in that order"] = {"seconds": time.perf_counter() - started} | growth.so_far()
-    close(folder / "lmdb")
-    return rows
-
-
-def open_published(folder: Path) -> dict[str, float]:
-    """In a new process, as the published pre-training does it: all keys as text, and their order as a list."""
-    with Growth() as growth:
-        started = time.perf_counter()
-        with open(folder / "keys.pkl", "rb") as stream:
-            keys = pickle.load(stream)["keys"]
-        for number in torch.randperm(len(keys)).tolist():
-            keys[number].encode("ascii")
-        return {"seconds": time.perf_counter() - started} | growth.so_far()
-

@@ -1,15 +1,56 @@
-"""Measuring in a process of its own, so that what one job leaves behind is not counted for the next (from /proc: Linux)."""
+"""Measuring jobs: in turns, side by side in several processes, and their memory in a process of their own (/proc: Linux)."""
 
 import multiprocessing
 import os
 import resource
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import pandas as pd
+
 SPAWN = multiprocessing.get_context("spawn")
+
+
+def take_turns(
+    jobs: dict[str, Callable[[Path], int]],
+    rounds: int,
+    place: Path,
+    check: Callable[[Path], None] = lambda folder: None,
+) -> pd.DataFrame:
+    """One row per round and job: seconds, CPU seconds, and the number of crops that the job says it did.
+
+    Each job has a new folder FOLDER/NAME to write to, and after each round `check(FOLDER)` may look at them all.
+    """
+    turns = []
+    for number in range(rounds):
+        with tempfile.TemporaryDirectory(dir=place) as folder:
+            for name, job in jobs.items():
+                (Path(folder) / name).mkdir()
+                start, used = time.perf_counter(), cpu_seconds()
+                crops = job(Path(folder) / name)
+                seconds, used = time.perf_counter() - start, cpu_seconds() - used
+                turns.append({"round": number, "job": name, "seconds": seconds, "CPU seconds": used, "crops": crops})
+                print(f"round {number + 1}: {name} {seconds:.3f} s", file=sys.stderr)
+            check(Path(folder))
+    return pd.DataFrame(turns)
+
+
+def medians(turns: pd.DataFrame, beside: str) -> pd.DataFrame:
+    """One row per job: medians over the rounds, and how many times as long it takes as the job `beside` in the same round."""
+    seconds, used = (turns.pivot(index="round", columns="job", values=value) for value in ("seconds", "CPU seconds"))
+    rows = []
+    for name, own in turns.groupby("job", sort=False):
+        row = {"job": name, "seconds": own["seconds"].median()}
+        row |= {"fastest": own["seconds"].min(), "slowest": own["seconds"].max()}
+        row |= {"CPU seconds": own["CPU seconds"].median(), "crops/s": (own["crops"] / own["seconds"]).median()}
+        row |= {f"x {beside}": (seconds[name] / seconds[beside]).median()}
+        rows.append(row | {"x by CPU seconds": (used[name] / used[beside]).median()})
+    return pd.DataFrame(rows)
 
 
 def fresh(work: Callable, *arguments):
@@ -64,15 +105,16 @@ def cpu_seconds() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def race(prepare: Callable[[int, int], Callable], processes: int) -> float:
-    """Seconds from when all of so many processes are ready until the last is done.
+def race(prepare: Callable[[int, int], Callable], processes: int) -> tuple[float, float]:
+    """Seconds from when all of so many processes are ready until the last is done, and CPU seconds of all in that time.
 
     `prepare(number, processes)` is called in each and returns what it has to do, which is done once before the start.
     """
     barrier = SPAWN.Barrier(processes)
     with ProcessPoolExecutor(processes, SPAWN, initializer=_take, initargs=(barrier,)) as pool:
         spans = list(pool.map(_run, [prepare] * processes, range(processes), [processes] * processes))
-    return max(end for _, end in spans) - min(start for start, _ in spans)
+    start, end, used = zip(*spans, strict=True)
+    return max(end) - min(start), sum(used)
 
 
 def _take(barrier) -> None:
@@ -80,16 +122,16 @@ def _take(barrier) -> None:
     BARRIER = barrier
 
 
-def _run(prepare: Callable, number: int, processes: int) -> tuple[float, float]:
+def _run(prepare: Callable, number: int, processes: int) -> tuple[float, float, float]:
     work = prepare(number, processes)
     work()
     BARRIER.wait()  # each process takes one turn only, as it waits here for the others
-    start = time.monotonic()  # one clock for the whole machine
+    start, used = time.monotonic(), time.process_time()  # one clock for the whole machine
     work()
-    return start, time.monotonic()
+    return start, time.monotonic(), time.process_time() - used
 
 
-def drop_cache(files: Sequence[Path]) -> None:
+def forget(files: Sequence[Path]) -> None:
     """Ask the system to forget what it holds of these files in memory; it does if they are on disk and not in use."""
     for file in files:
         handle = os.open(file, os.O_RDONLY)

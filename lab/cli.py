@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
 @contextlib.contextmanager
 def _processes(verb: str):
     """Join the other processes if torchrun started this one; only the first of them prints."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or verb in APART:
+    if os.environ.get("WORLD_SIZE", "1") == "1" or verb in APART:
         yield
         return
     if verb not in SHARED:

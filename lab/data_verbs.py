@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,7 @@ from lab.data.video.build import Built, NothingKeptError
 from lab.data.video.build import build as build_store
 from lab.data.video.download import describe_plan, plan_download
 from lab.data.video.merge import merge as merge_shards
+from lab.data.video.merge import shard_settings
 from lab.data.video.report import describe_report
 from lab.data.video.settings import BuildConfig
 from lab.data.video.shards import find_shard
@@ -100,18 +102,18 @@ def data_build(
     """
     share = find_shard(shard, os.environ)
     if share:
-        print(f"shard {share[0]} of {share[1]}: one video in {share[1]}; --shard 0/1 takes all of them")
+        print(
+            f"shard {share[0]} of {share[1]}: one video in {share[1]}"
+            + ("" if shard else "; --shard 0/1 takes all of them")
+        )
     if workers is None:
         workers = 1 if config.detector else os.cpu_count() or 1
     if workers < 1:
         raise InputError(f"workers is {workers}; expected at least 1")
-    try:
-        with stages() as progress:
-            built = build_store(videos, detections, out, config, workers, share, progress)
-    except NothingKeptError as error:
-        print(describe_report(error.report))
-        raise
-    report_build(built)
+    settings = asdict(config)
+    with explained(settings), stages() as progress:
+        built = build_store(videos, detections, out, config, workers, share, progress)
+    report_build(built, settings)
     if share:
         print(f"when all shards are done: lab data merge {out} --out STORE")
 
@@ -123,9 +125,10 @@ def data_merge(shards: Positional[tuple[Path, ...]], out: Path) -> None:
         shards: folders like shard-0-of-2, or folders that hold such
         out: folder of the store; the shards are left as they are
     """
-    with stages() as progress:
+    settings = shard_settings(shards)
+    with explained(settings), stages() as progress:
         built = merge_shards(shards, out, progress)
-    report_build(built)
+    report_build(built, settings)
 
 
 def data_import(source: Positional[Path], out: Path, keys: Path | None = None, check: bool = True) -> None:
@@ -141,7 +144,7 @@ def data_import(source: Positional[Path], out: Path, keys: Path | None = None, c
     with stages("image") as progress:
         report = import_images(source, out, keys, check, progress=partial(progress, "importing"))
     print(describe_import(report))
-    print(f"wrote {out}; next: lab pretrain --data {out} --out RUN")
+    print(f"{'nothing to do for' if report.already else 'wrote'} {out}; next: lab pretrain --data {out} --out RUN")
 
 
 def data_export(
@@ -168,7 +171,7 @@ def data_export(
             report = export_jpegs(store, out, keys, progress=step)
         else:
             report = export_tars(store, out, keys, shard_mb * 1_000_000, progress=step)
-    print(describe_export(report))
+    print(f"{describe_export(report)}\nwrote {out}")
 
 
 def data_info(source: Positional[Path], keys: Path | None = None, sample: int = 2000, seed: int = 0) -> None:
@@ -246,13 +249,23 @@ def stages(unit: str = "video") -> Iterator:
             bar.close()
 
 
-def report_build(built: Built) -> None:
+@contextmanager
+def explained(settings: dict) -> Iterator[None]:
+    """Print why no box became a crop before that ends the command."""
+    try:
+        yield
+    except NothingKeptError as error:
+        print(describe_report(error.report, settings))
+        raise
+
+
+def report_build(built: Built, settings: dict) -> None:
     """What a build or merge left, and how fast."""
     if built.there:
-        print(f"{built.folder} is there already, made with the same settings")
+        print(f"{built.folder} is there already, made with the same settings from files of the same names and sizes")
         return
     if built.report:
-        print(describe_report(built.report))
+        print(describe_report(built.report, settings))
     if built.crops:
         print(f"{built.crops:,} crops were cut in {built.seconds:.1f} s: {built.crops / built.seconds:,.0f} crops/s")
     print(f"wrote {built.folder}")

@@ -25,8 +25,10 @@ from videos import cut_off, write_sound, write_video
 from lab.data import store_writer
 from lab.data.store import Store
 from lab.data.video import build as build_module
+from lab.data.video import packing
 from lab.data.video.build import NothingKeptError, build
 from lab.data.video.cutting import CRASHED, Job
+from lab.data.video.listing import list_inputs, name_places
 from lab.data.video.merge import merge
 from lab.data.video.report import describe_report
 from lab.data.video.settings import BuildConfig
@@ -103,7 +105,7 @@ def test_crops_and_index_are_those_of_plain_loops(tmp_path):
     report = built.report
     assert report["boxes"] == len(rows) == report["kept"] + sum(report["dropped"].values())
     assert report["dropped"]["low score"] == sum(row[6] <= 0.72 for row in rows)
-    assert f"{len(expected)}  crops kept" in describe_report(report)
+    assert f"{len(expected)}  crops kept" in describe_report(report, vars(config))
 
 
 def test_the_released_tree_and_pickles(tmp_path):
@@ -181,7 +183,7 @@ def test_what_is_broken_is_counted_and_named_and_the_rest_goes_on(tmp_path):
     assert set(index["video"]) == {"good", "short"}
     alone = build(videos / "good.avi", boxes / "good.txt", tmp_path / "alone", ALL)
     assert alone.report["kept"] == int((index["video"] == "good").sum())
-    text = describe_report(report)
+    text = describe_report(report, vars(ALL))
     assert "video that breaks off: short.avi" in text
 
 
@@ -242,8 +244,14 @@ def build_and_die(arguments: tuple, death: Death | None) -> None:
     def progress(stage: str, *_) -> None:
         if death and death[:2] == (stage, steps[stage]):
             threading.Timer(death[2], os.kill, (os.getpid(), signal.SIGKILL)).start()
+            time.sleep(0 if death[2] else 60)
         steps[stage] += 1
 
+    def clean(folder: Path) -> None:
+        progress("cleaning")  # the store is there, what was needed for it is there as well
+        packing.clean(folder)
+
+    build_module.clean = clean
     progress("cutting")  # step 0, before anything is cut
     build(*arguments, progress=progress)
 
@@ -275,7 +283,7 @@ class Builds:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_build_that_is_killed_goes_on_and_ends_with_the_same_bytes(tmp_path, workers):
     videos, boxes = write_videos(tmp_path, ["1", "2", "3", "4"], 60)
-    deaths = [("cutting", 1, 0), ("cutting", 3, 0), ("packing", 0, 0)]
+    deaths = [("cutting", 1, 0), ("cutting", 3, 0), ("packing", 0, 0), ("cleaning", 0, 0)]
     if workers == 1:
         deaths += [("packing", 0, 0.004), ("packing", 1, 0)]
     assert Builds(tmp_path, videos, boxes, workers).check_that_killing_changes_nothing(deaths) >= 2
@@ -304,12 +312,64 @@ class Deadly(Job):
         return super().inputs()
 
 
-def test_a_video_that_ends_its_process_is_named_and_the_others_are_cut(tmp_path, monkeypatch):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_video_that_ends_its_process_is_named_and_the_others_are_cut(tmp_path, monkeypatch, workers):
     videos, boxes = write_videos(tmp_path, ["deadly", "good", "other", "third"], 8)
     monkeypatch.setattr(build_module, "Job", Deadly)
-    report = build(videos, boxes, tmp_path / "store", ALL, workers=2).report
+    if workers == 1:  # it has ended the build once, and left its mark
+        (tmp_path / "store" / "parts").mkdir(parents=True)
+        (tmp_path / "store" / "parts" / "00_00_0000.begun").touch()
+        (tmp_path / "store" / "unfinished.json").write_text(json.dumps(list_inputs(videos, boxes).plan(ALL)))
+    report = build(videos, boxes, tmp_path / "store", ALL, workers).report
     assert report["problems"] == {CRASHED: {"count": 1, "first": ["deadly.avi"]}}
     assert set(Store(tmp_path / "store").index()["video"]) == {"good", "other", "third"}
+
+
+def test_what_was_packed_of_other_boxes_is_packed_anew(tmp_path, monkeypatch):
+    videos, boxes = write_videos(tmp_path, ["1", "2", "3"], 20)
+    monkeypatch.setattr(store_writer, "BATCH_BYTES", 10_000)
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "packing":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(videos, boxes, tmp_path / "store", ALL, progress=stop)
+    write_boxes(boxes / "1.txt", 20, seed=55)
+    build(videos, boxes, tmp_path / "store", ALL)
+    build(videos, boxes, tmp_path / "fresh", ALL)
+    assert tree(tmp_path / "store") == tree(tmp_path / "fresh")
+
+
+def test_a_finished_store_of_other_boxes_is_refused_and_left_as_it_is(tmp_path):
+    videos, boxes = write_videos(tmp_path, ["1", "2"], 10)
+    build(videos, boxes, tmp_path / "store", ALL)
+    before = tree(tmp_path / "store")
+    write_boxes(boxes / "2.txt", 12, seed=9)
+    with pytest.raises(InputError, match="other names or sizes"):
+        build(videos, boxes, tmp_path / "store", ALL)
+    assert tree(tmp_path / "store") == before
+
+
+def test_the_place_of_the_videos_on_the_machine_does_not_matter(tmp_path):
+    for place in ("here", "there/deep"):
+        videos, boxes = write_videos(tmp_path / place, ["a/x/1", "a/x/2", "a/x/3"], 8)
+        (videos / "a/x/2.avi").write_bytes(b"no video")
+        (boxes / "a/x/3.txt").write_text("no boxes\n")
+        build(videos, boxes, tmp_path / place / "store", ALL)
+    assert tree(tmp_path / "here" / "store") == tree(tmp_path / "there/deep" / "store")
+
+
+def test_hidden_files_of_others_are_not_touched(tmp_path):
+    videos, boxes = write_videos(tmp_path, ["1"], 8)
+    out = tmp_path / "out"
+    for name in (".env.local", ".lock", ".cache.d/x"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("mine")
+    before = tree(out)
+    with pytest.raises(InputError, match="not a store"):
+        build(videos, boxes, out, ALL)
+    assert tree(out) == before
 
 
 def test_a_build_that_keeps_nothing_says_why_and_may_be_tried_again(tmp_path):
@@ -351,13 +411,16 @@ def test_tracklets_are_numbered_over_the_store(tmp_path):
 def test_a_video_is_named_by_its_folders():
     root = Path("/v")
     files = [root / name for name in ("a/b/1.mp4", "a/b/c/1.mp4", "a/2.mp4", "3.mp4", "3.avi")]
-    assert list(build_module.name_places(files, root).values()) == [
+    assert list(name_places(files, root).values()) == [
         ("a", "b", "1"),
         ("a", "b/c", "1"),
         ("a", "", "2"),
         ("", "", "3.mp4"),
         ("", "", "3.avi"),
     ]
+    alike = [root / name for name in ("a.avi", "a.mp4", "a.mp4.mkv", "b.mp4")]
+    names = [place[2] for place in name_places(alike, root).values()]
+    assert names == ["a.avi", "a.mp4", "a.mp4.mkv", "b.mp4"]
 
 
 @pytest.mark.parametrize(

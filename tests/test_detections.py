@@ -128,7 +128,7 @@ def test_a_line_that_cannot_be_used_is_counted_by_its_reason(tmp_path, line, rea
     boxes = read_detections(write(tmp_path, f"1,5,1,2,3,4,0.5\n{line}\n2,5,1,2,3,4,0.5"))
     assert rows(boxes) == [(1, 5, [1, 2, 3, 4], 0.5), (2, 5, [1, 2, 3, 4], 0.5)]
     assert boxes.skipped == {reason: 1}
-    with pytest.raises(InputError, match=r"v\.txt starts with the line .*expected lines such as"):
+    with pytest.raises(InputError, match=rf"v\.txt has no line .* \(1 x {reason}\); expected lines such as"):
         read_detections(write(tmp_path, line))
 
 
@@ -184,7 +184,7 @@ def test_bytes_of_anything_are_one_sentence_or_counted(tmp_path):
         sentence for sentence in said if "expected lines such as" not in sentence or not sentence.isprintable()
     ] == []
     for content in (b"\xff\xfe1\x00,\x002\x00", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\0" * 1000, b'"' * 1000):
-        with pytest.raises(InputError, match="starts with the line"):
+        with pytest.raises(InputError, match="has no line that can be used"):
             read_detections(write(tmp_path, content))
 
 
@@ -241,21 +241,21 @@ GOOD = (0, {"bbox": np.array([1.0, 2, 11, 32]), "score": 0.9})
 @pytest.mark.parametrize(
     ("frame", "entries", "reason"),
     [
-        (1, [(0, {"score": 1})], "no box of four numbers"),
-        (1, [(0, {"bbox": [1, 2, 3]})], "no box of four numbers"),
-        (1, [(0, {"bbox": np.zeros((4, 4))})], "no box of four numbers"),
-        (1, [(0, {"bbox": ["1", 2, 3, 4]})], "no box of four numbers"),
-        (1, [(0, {"bbox": None})], "no box of four numbers"),
-        (1, [(0, {"bbox": [1, 2, 3, 10**400]})], "no box of four numbers"),
-        (1, [(0, {"bbox": [1, 2, 3, 4], "score": "high"})], "no box of four numbers"),
-        (1, [("a", {"bbox": [1, 2, 3, 4]})], "no box of four numbers"),
-        (1, [(0, [1, 2, 3, 4])], "no box of four numbers"),
-        (1, [{"bbox": [1, 2, 3, 4]}], "no box of four numbers"),
-        (1, [None], "no box of four numbers"),
-        (1, 7, "no box of four numbers"),
-        ("first", [GOOD], "no box of four numbers"),
-        (None, [GOOD], "no box of four numbers"),
-        (True, [GOOD], "no box of four numbers"),
+        (1, [(0, {"score": 1})], "no frame number or no box of four numbers"),
+        (1, [(0, {"bbox": [1, 2, 3]})], "no frame number or no box of four numbers"),
+        (1, [(0, {"bbox": np.zeros((4, 4))})], "no frame number or no box of four numbers"),
+        (1, [(0, {"bbox": ["1", 2, 3, 4]})], "no frame number or no box of four numbers"),
+        (1, [(0, {"bbox": None})], "no frame number or no box of four numbers"),
+        (1, [(0, {"bbox": [1, 2, 3, 10**400]})], "no frame number or no box of four numbers"),
+        (1, [(0, {"bbox": [1, 2, 3, 4], "score": "high"})], "no frame number or no box of four numbers"),
+        (1, [("a", {"bbox": [1, 2, 3, 4]})], "no frame number or no box of four numbers"),
+        (1, [(0, [1, 2, 3, 4])], "no frame number or no box of four numbers"),
+        (1, [{"bbox": [1, 2, 3, 4]}], "no frame number or no box of four numbers"),
+        (1, [None], "no frame number or no box of four numbers"),
+        (1, 7, "no frame number or no box of four numbers"),
+        ("first", [GOOD], "no frame number or no box of four numbers"),
+        (None, [GOOD], "no frame number or no box of four numbers"),
+        (True, [GOOD], "no frame number or no box of four numbers"),
         (0, [GOOD], "frame is not a whole number from 1"),
         (1.5, [GOOD], "frame is not a whole number from 1"),
         (1, [(0, {"bbox": [3, 2, 1, 4]})], "width or height is not positive"),
@@ -270,7 +270,7 @@ def test_an_entry_that_cannot_be_used_is_counted_by_its_reason(tmp_path, frame, 
     boxes = read_detections(pickled(tmp_path, {9: [GOOD], frame: entries}))
     assert rows(boxes) == [(9, -1, [1, 2, 10, 30], 0.9)]
     assert boxes.skipped == {reason: 1}
-    with pytest.raises(InputError, match=r"v\.pkl starts with a \w+ under a \w+; expected frame number from 1"):
+    with pytest.raises(InputError, match=rf"v\.pkl has no box .* \(1 x {reason}\); expected frame number from 1"):
         read_detections(pickled(tmp_path, {frame: entries}))
 
 

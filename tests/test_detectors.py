@@ -253,9 +253,10 @@ class Counting:
 
 def test_a_video_s_people_become_motchallenge_lines(video, tmp_path):
     detector, told = Counting(), []
-    detect_video(video, detector, 7, tmp_path / "det.txt", told.append)
+    detect_video(video, detector, 7, tmp_path / "det.txt", told.append, "grey.avi, 5 bytes")
     assert detector.seen == told == [1, 8, 15, 22, 29]
     assert (tmp_path / "det.txt").read_text().splitlines() == [
+        "# grey.avi, 5 bytes",
         "1,-1,1.000,2.000,10.000,20.123,0.010000,-1,-1,-1",
         "8,-1,8.000,2.000,10.000,20.123,0.080000,-1,-1,-1",
         "8,-1,8.333,2.000,10.000,20.123,0.080000,-1,-1,-1",
@@ -264,6 +265,11 @@ def test_a_video_s_people_become_motchallenge_lines(video, tmp_path):
         "29,-1,29.333,2.000,10.000,20.123,0.290000,-1,-1,-1",
     ]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["det.txt", "grey.avi"]
+    again = Counting()
+    detect_video(video, again, 7, tmp_path / "det.txt", title="grey.avi, 5 bytes")
+    assert again.seen == []
+    detect_video(video, again, 7, tmp_path / "det.txt", title="grey.avi, 6 bytes")  # fetched again: another file
+    assert again.seen == [1, 8, 15, 22, 29]
 
 
 def test_killed_anywhere_it_ends_with_the_same_file_and_detects_no_frame_twice(video, tmp_path):
@@ -276,7 +282,7 @@ def test_killed_anywhere_it_ends_with_the_same_file_and_detects_no_frame_twice(v
     assert not out.exists()
     for position in range(0, len(content) + 1, 29):
         partial.write_bytes(content[:position])
-        done = sum(line.startswith(b"#") for line in content[:position].split(b"\n")[:-1])
+        done = sum(line.startswith(b"# done") for line in content[:position].split(b"\n")[:-1])
         detector = Counting()
         detect_video(video, detector, 1, out)
         assert out.read_bytes() == whole.read_bytes()

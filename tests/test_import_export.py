@@ -324,7 +324,7 @@ def test_the_same_import_again_finds_the_store_and_another_is_refused(cities, tm
     again = import_images(cities, tmp_path / "store")
     assert again.already
     assert (again.imported, again.skipped) == (first.imported, first.skipped)
-    assert describe_import(again).startswith("there already: 9 of 9 images")
+    assert describe_import(again).startswith("there already, from images of the same names: 9 of 9 images")
     with pytest.raises(InputError, match="check was True, now False"):
         import_images(cities, tmp_path / "store", check=False)
     write_files(cities, {"de/bonn/v1/late.jpg": picture(77)})

@@ -1,5 +1,6 @@
 """The store of crops: LUPerson's keys and LMDB, ours beside it, several processes, and writers that are killed."""
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -11,6 +12,7 @@ import lmdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lab.data import store_writer
@@ -76,7 +78,15 @@ def test_keys_grow_together_so_that_they_sort_as_numbers():
     keys = [make_key(7, 0, *number, widths) for number in numbers]
     assert sorted(keys) == keys
     np.testing.assert_array_equal(split_keys(np.array(keys, dtype=np.bytes_)), [(7, 0, *number) for number in numbers])
-    assert split_keys(np.array([b"00_00_0000_00000000", b"other"])) is None
+    for other in (
+        b"other",
+        b"00_00_00000_00000000",
+        b"00_00_000a_00000000",
+        b"00_00_0000-00000000",
+        b"00_00_0000_0000000",
+    ):
+        assert split_keys(np.array([b"00_00_0000_00000000", other])) is None
+    assert split_keys(np.array([b"00_00_0000_" + b"9" * 30])) is None
 
 
 @pytest.mark.parametrize("kind", ["list", "dict", "labels", "bytes", "none", "above"])
@@ -254,6 +264,23 @@ def test_what_is_no_store_is_said_in_a_sentence(tmp_path):
     os.truncate(file, file.stat().st_size * 3 // 4)
     with pytest.raises(InputError, match="is cut short"):
         Store(tmp_path / "s").read(499)
-    (tmp_path / "s" / "keys.npy").write_bytes(b"no array")
-    with pytest.raises(InputError, match=r"keys\.npy"):
-        Store(tmp_path / "s")
+    for content in (b"no array", b"", b"PK\x03\x04", (tmp_path / "s" / "keys.npy").read_bytes()[:-19]):
+        (tmp_path / "s" / "keys.npy").write_bytes(content)
+        with pytest.raises(InputError, match=r"keys\.npy"):
+            Store(tmp_path / "s")
+
+
+@pytest.mark.parametrize("wrong", [{"bytes": None}, {"report": [1]}, {"format": 99}, {"images": "5"}])
+def test_a_broken_description_is_said_in_a_sentence(tmp_path, wrong):
+    write_store(tmp_path, records(5))
+    about = json.loads((tmp_path / "store.json").read_text()) | wrong
+    (tmp_path / "store.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match=r"store\.json cannot be read"):
+        Store(tmp_path)
+
+
+def test_an_index_that_is_short_is_refused(tmp_path):
+    write_store(tmp_path, records(5))
+    pq.write_table(pq.read_table(tmp_path / "index.parquet").slice(0, 3), tmp_path / "index.parquet")
+    with pytest.raises(InputError, match="3 rows and the store 5 crops"):
+        Store(tmp_path).index()

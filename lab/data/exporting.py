@@ -43,7 +43,7 @@ def export_jpegs(
     Stopped and called again, it goes on. Raises InputError for a file that is there with other content, for a path that
     leads out of the folder, and for what cannot be written.
     """
-    found, out = Records(Path(store), keys and Path(keys)), Path(out)
+    found, out = Records(Path(store), keys and Path(keys)), _outside(Path(store), Path(out))
     images = there = total = 0
     left_out: list[str] = []
     folders: set[Path] = set()
@@ -69,20 +69,27 @@ def export_tars(
     progress: Progress = lambda done, total: None,
 ) -> ExportReport:
     """Write the crops as WebDataset shards: KEY.jpg, and KEY.json with their row of the index. Raises InputError."""
-    found = Records(Path(store), keys and Path(keys))
+    found, out = Records(Path(store), keys and Path(keys)), _outside(Path(store), Path(out))
     left_out: list[str] = []
-    with _said(Path(out)):
+    with _said(out):
         wrote = write_tars(_crops(found, progress, left_out), out, max_bytes)
     return ExportReport(wrote["images"], wrote["bytes"], shards=wrote["shards"], left_out=tuple(left_out))
+
+
+def _outside(store: Path, out: Path) -> Path:
+    """Refuse to write among what is read."""
+    if out.resolve().is_relative_to(store.resolve()):
+        raise InputError(f"{out} lies in {store}, which is read; give --out a folder elsewhere")
+    return out
 
 
 def describe_export(report: ExportReport) -> str:
     """What was written, in sentences."""
     size = f"{report.images:,} images ({report.bytes / 1e6:,.1f} MB)"
     if report.shards:
-        lines = [f"wrote {size[:-1]} with what is known of them) in {report.shards:,} tar shard(s)"]
+        lines = [f"exported {size[:-1]} with what is known of them) in {report.shards:,} tar shard(s)"]
     else:
-        lines = [f"wrote {size}" + (f"; {report.there:,} were there already" if report.there else "")]
+        lines = [f"exported {size}" + (f"; {report.there:,} were there already" if report.there else "")]
     if report.left_out:
         named = ", ".join(report.left_out[:NAMED]) + (", …" if len(report.left_out) > NAMED else "")
         lines.append(f"left out: {len(report.left_out):,} that could not be read ({named})")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lab.data.from_folder import ROWS, leave_out
 from lab.data.keys import parse_key
@@ -61,7 +60,7 @@ class Records:
         letters = np.ascontiguousarray(listed).view(np.uint8).reshape(len(listed), -1)
         strange = (letters > 127).any(axis=1) | (listed == b"")
         self._leave_out("keys that are not ASCII", listed[strange])
-        self.records -= int(strange.sum())
+        self.records -= sum(self.store.has(key) for key in listed[strange].tolist())
         return listed[~strange], order[~strange]
 
     def _leave_out(self, reason: str, keys: np.ndarray) -> None:
@@ -87,12 +86,14 @@ class Records:
     def _rows_of_index(self, numbers: np.ndarray) -> Iterator[pa.Table]:
         wanted = np.zeros(len(self.store), dtype=bool)
         wanted[self.order[numbers]] = True
-        file, row = self.store.path / "index.parquet", 0
+        row, index = 0, self.store.open_index()
         try:
-            for batch in pq.ParquetFile(file).iter_batches(batch_size=ROWS):
+            for batch in index.iter_batches(batch_size=ROWS):
                 table = pa.Table.from_batches([batch]).filter(pa.array(wanted[row : row + len(batch)]))
                 row += len(batch)
                 if len(table):
                     yield table
         except (OSError, ValueError) as error:
-            raise InputError(f"{file} cannot be read ({error}); build or import the store again") from error
+            raise InputError(
+                f"the index of {self.store.path} cannot be read ({error}); build or import the store again"
+            ) from error

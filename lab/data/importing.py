@@ -21,7 +21,7 @@ from lab.data.store import is_store
 from lab.data.store_writer import Record, StoreWriter, writing
 from lab.errors import InputError
 
-CHUNK = 64  # images that a thread reads at a time
+CHUNK = 8  # images that a thread reads at a time; a few of them wait in memory for each thread
 ABSENT = "listed, but not there"
 UNREADABLE = "files that cannot be read"
 BROKEN = "no whole image"
@@ -59,7 +59,7 @@ class ImportReport:
     bytes: int  # of the images imported
     skipped: dict[str, dict]  # reason -> {"count": 3, "first": ["a.jpg", …]}
     notes: list[str]
-    already: bool = False  # the store was there, made from the same images
+    already: bool = False  # the store was there, made from images of the same names
 
 
 def open_source(path: str | Path, keys: str | Path | None = None) -> Source:
@@ -119,7 +119,8 @@ def import_images(
 def describe_import(report: ImportReport) -> str:
     """What was imported and what was left out, in sentences."""
     counts = f"{report.imported:,} of {report.found:,} images ({report.bytes / 1e6:,.1f} MB)"
-    lines = [f"there already: {counts}" if report.already else f"imported {counts} of a {report.kind}"]
+    there = f"there already, from images of the same names: {counts}"
+    lines = [there if report.already else f"imported {counts} of a {report.kind}"]
     lines += [f"left out: {line}" for line in say_skipped(report.skipped)]
     return "\n".join([*lines, *(f"note: {note}" for note in report.notes)])
 

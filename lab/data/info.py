@@ -6,15 +6,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from lab.data.from_folder import NAMED
 from lab.data.from_store import Records
 from lab.data.importing import Source, open_source, say_skipped
-from lab.data.keys import parse_key
+from lab.data.keys import parse_key, split_keys
 from lab.data.sample import Sample, Spread, look_at
+from lab.data.store import Store
+from lab.data.video.report import describe_report
+from lab.data.video.settings import BuildConfig
 from lab.errors import InputError
 
+MOST_CITIES = 20  # that are listed
 LEVELS = ("country", "city", "video")
 LABELS = {
     "pid": "people (pid)",
@@ -50,6 +53,8 @@ class Info:
     labels: dict[str, tuple[int, Spread]] = field(default_factory=dict)  # such as pid: how many, and images of each
     tracklets: Tracklets | None = None
     report: dict = field(default_factory=dict)  # of the build or import
+    settings: dict = field(default_factory=dict)  # of the build
+    cities: list[tuple[str, str, int]] = field(default_factory=list)  # key, name, images; empty if there is one alone
     skipped: dict[str, dict] = field(default_factory=dict)  # reason -> count and first names
     notes: list[str] = field(default_factory=list)
 
@@ -69,7 +74,7 @@ def describe(source: str | Path, keys: str | Path | None = None, sample: int = 2
     about, tracklets, labels = {}, None, dict(found.labels)
     if isinstance(found, Records) and found.store.about:
         about = found.store.about
-        tracklets, columns = read_index(found.store.path / "index.parquet")
+        tracklets, columns = read_index(found.store)
         labels |= columns
     size, size_of = found.size()
     return Info(
@@ -84,6 +89,8 @@ def describe(source: str | Path, keys: str | Path | None = None, sample: int = 2
         labels={name: count_labels(values) for name, values in labels.items() if (values >= 0).any()},
         tracklets=tracklets,
         report=about.get("report", {}),
+        settings=about.get("source", {}).get("settings", {}),
+        cities=list_cities(found),
         skipped=found.skipped,
         notes=found.notes,
     )
@@ -100,6 +107,21 @@ def count_places(keys: np.ndarray) -> tuple[int, int, int] | None:
             return None
         places.update(place[:3] for place in parsed)
     return len({place[:1] for place in places}), len({place[:2] for place in places}), len(places)
+
+
+def list_cities(found: Source) -> list[tuple[str, str, int]]:
+    """The cities of the keys: CC_cc, their names as "city, country", and how many images each has."""
+    numbers = split_keys(found.keys)
+    if numbers is None:
+        return []
+    begins = np.flatnonzero(np.r_[True, (numbers[1:, :2] != numbers[:-1, :2]).any(axis=1)])
+    counts = np.diff(np.r_[begins, len(numbers)])
+    rows = [row for table in found.tables(begins[:MOST_CITIES]) for row in table.to_pylist()]
+    cities = []
+    for row, count in zip(rows, counts.tolist(), strict=False):
+        prefix = "_".join(row["key"].split("_")[:2])
+        cities.append((prefix, ", ".join(row[level] for level in ("city", "country") if row.get(level)), count))
+    return cities if len(begins) > 1 else []
 
 
 def _without_image(keys: np.ndarray) -> np.ndarray:
@@ -142,14 +164,14 @@ def count_labels(values: np.ndarray) -> tuple[int, Spread]:
     return len(counts), Spread.of(counts)
 
 
-def read_index(file: Path) -> tuple[Tracklets | None, dict[str, np.ndarray]]:
+def read_index(store: Store) -> tuple[Tracklets | None, dict[str, np.ndarray]]:
     """The tracklets of a store, None if it has none, and the labels in its index."""
+    index = store.open_index()
+    names = index.schema_arrow.names
     try:
-        names = pq.read_schema(file).names
-        wanted = [name for name in (*LEVELS, "track", "frame", *LABELS) if name in names]
-        table = pq.read_table(file, columns=wanted)
+        table = index.read([name for name in (*LEVELS, "track", "frame", *LABELS) if name in names])
     except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read ({error}); build or import the store again") from error
+        raise InputError(f"the index of {store.path} cannot be read ({error}); build or import it again") from error
     labels = {name: table[name].drop_null().to_numpy() for name in LABELS if name in names}
     tracked = table.filter(pc.greater_equal(table["track"], 0)) if "track" in names else table.slice(0, 0)
     return (_tracklets(tracked, table.num_rows) if len(tracked) else None), labels
@@ -171,6 +193,9 @@ def describe_info(info: Info, reference: Statistics | None = None) -> str:
     lines = [f"{info.path}: {info.images:,} images, {info.kind}; {info.bytes / 1e6:,.1f} MB ({info.bytes_of})"]
     if info.places:
         lines.append(", ".join(map(_many, info.places, LEVELS, ("countries", "cities", "videos"))))
+    lines += [f"  {key}: {name}, {_many(count, 'image', 'images')}" for key, name, count in info.cities]
+    if info.places and info.cities and info.places[1] > len(info.cities):
+        lines.append("  …")
     for name, (count, images) in info.labels.items():
         lines.append(f"{count:,} {LABELS.get(name, name)}, with {_spread(images, 0)} images")
     if info.tracklets:
@@ -179,6 +204,12 @@ def describe_info(info: Info, reference: Statistics | None = None) -> str:
     lines += _say_sample(info.sample, reference)
     lines += [f"left out: {line}" for line in say_skipped(info.skipped)]
     lines += [f"note: {note}" for note in info.notes]
+    if "videos" in info.report:
+        lines += ["how it was made:", *describe_report(info.report, info.settings).splitlines()]
+        lines += [
+            f"  {name}: {value}" for name, value in info.settings.items() if value != getattr(BuildConfig(), name)
+        ]
+        return "\n".join(lines)
     return "\n".join(lines + _say_report(info.report))
 
 

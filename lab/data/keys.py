@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 WIDTHS = (2, 2, 4, 8)  # digits of country, city, video, image
-PATTERN = re.compile(r"(\d{2,})_(\d{2,})_(\d{4,})_(\d{8,})", re.ASCII)
+PATTERN = re.compile(r"(\d{2,18})_(\d{2,18})_(\d{4,18})_(\d{8,18})", re.ASCII)
 Place = tuple[str, str, str]  # names of country, city and video
 
 
@@ -48,6 +48,21 @@ def widths_for(numbers: Iterable[Sequence[int]], images: int = 0) -> tuple[int, 
 
 
 def split_keys(keys: np.ndarray) -> np.ndarray | None:
-    """(N,) keys as bytes -> (N, 4) int64 country, city, video, image; None if one of them is of another kind."""
-    rows = [parse_key(key.decode("ascii", "replace")) for key in keys]
-    return None if None in rows else np.array(rows, dtype=np.int64).reshape(-1, 4)
+    """(N,) keys as bytes -> (N, 4) int64 country, city, video, image; None if they are not LUPerson's or of several widths."""
+    keys = np.ascontiguousarray(keys)
+    first = PATTERN.fullmatch(keys[0].decode("ascii", "replace")) if len(keys) else None
+    if first is None:
+        return None
+    letters = keys.view(np.uint8).reshape(len(keys), -1)  # keys are stored with one width, filled up with zeros
+    spans = [first.span(group) for group in (1, 2, 3, 4)]
+    underscores = [end for _, end in spans[:3]]
+    digits = np.delete(letters, underscores, axis=1)
+    if letters.shape[1] != spans[3][1] or (letters[:, underscores] != ord("_")).any():
+        return None
+    if (digits < ord("0")).any() or (digits > ord("9")).any():
+        return None
+    numbers = [
+        (letters[:, start:end].astype(np.int64) - ord("0")) @ 10 ** np.arange(end - start, dtype=np.int64)[::-1]
+        for start, end in spans
+    ]
+    return np.stack(numbers, axis=1)

@@ -14,14 +14,17 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 
+from lab.data.jpeg import decode
 from lab.data.keys import split_keys
 from lab.data.pickles import read_keys
 from lab.errors import InputError
 
+FORMAT = 1  # of a store
 UNFINISHED = "unfinished.json"  # in a store that is being written
 SHARD = "shard-*-of-*"  # folders of a store that several machines write
 
@@ -54,6 +57,13 @@ class Store:
         """The image file of crop `number`. Raises FileNotFoundError if the LMDB has no such key, OSError if it is damaged."""
         return self.read_key(bytes(self.keys[number]))
 
+    def image(self, number: int) -> np.ndarray:
+        """The pixels of crop `number`, (height, width, 3) uint8 RGB. Raises OSError if it cannot be read or decoded."""
+        return decode(self.read(number))
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r}, {len(self):,} crops)"
+
     def read_key(self, key: bytes) -> bytes:
         """The image file of a key; the same errors."""
         import lmdb
@@ -72,23 +82,44 @@ class Store:
         with _environment(self.lmdb).begin() as transaction:
             return transaction.stat()["entries"]
 
+    def has(self, key: bytes) -> bool:
+        """Whether the LMDB has a record of this key."""
+        with _environment(self.lmdb).begin(buffers=True) as transaction:
+            return bool(key) and transaction.get(key) is not None
+
     def index(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """One row per crop, in the order of `keys`: index.parquet, or for a released LMDB what its keys say.
 
         Columns of a built store: key, country, city, video, frame (1-based), x, y, width, height (the box in pixels of
         the frame), score, track, crop_height, crop_width (pixels).
         """
-        file = self.path / "index.parquet"
         if self.about:
-            try:
-                return pd.read_parquet(file, columns=None if columns is None else list(columns))
-            except (OSError, ValueError) as error:
-                raise InputError(f"{file} cannot be read ({error}); build or import the store again") from error
+            index = self.open_index()
+            if absent := [name for name in columns or () if name not in index.schema_arrow.names]:
+                raise InputError(
+                    f"the index of {self.path} has no {absent[0]}; it has {', '.join(index.schema_arrow.names)}"
+                )
+            return index.read(None if columns is None else list(columns)).to_pandas()
         table = pd.DataFrame({"key": np.char.decode(self.keys, "ascii", "replace")} | self.labels)
         numbers = split_keys(self.keys)
         if numbers is not None:
             table[["country", "city", "video"]] = numbers[:, :3].astype(str)
         return table if columns is None else table[list(columns)]
+
+    def open_index(self):
+        """The pyarrow ParquetFile of index.parquet. Raises InputError if it is missing, broken, or of other crops."""
+        import pyarrow.parquet as pq
+
+        file = self.path / "index.parquet"
+        try:
+            index = pq.ParquetFile(file)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file} cannot be read ({error}); build or import the store again") from error
+        if index.metadata.num_rows != len(self):
+            raise InputError(
+                f"{file} has {index.metadata.num_rows:,} rows and the store {len(self):,} crops; build or import it again"
+            )
+        return index
 
     def __getstate__(self) -> dict:
         state = dict(self.__dict__)
@@ -130,7 +161,12 @@ def _find_lmdb(path: Path) -> tuple[Path, dict]:
     if (path / "store.json").is_file():
         try:
             about = json.loads((path / "store.json").read_text())
-            return path / "lmdb", {"format": about["format"], "images": int(about["images"])} | about
+            kinds = {"format": int, "images": int, "bytes": int, "source": dict, "report": dict}
+            if wrong := [name for name, kind in kinds.items() if not isinstance(about[name], kind)]:
+                raise TypeError(f"{wrong[0]} is {about[wrong[0]]!r}")
+            if about["format"] != FORMAT:
+                raise ValueError(f"its format is {about['format']}, this lab knows {FORMAT}")
+            return path / "lmdb", about
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path / 'store.json'} cannot be read ({error}); build or import the store again"
@@ -162,8 +198,10 @@ def _keys_beside(path: Path, lmdb: Path) -> Path | None:
 def _load_keys(file: Path, count: int) -> np.ndarray:
     try:
         keys = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise InputError(f"{file} cannot be read ({error}); build or import the store again") from error
+    if not isinstance(keys, np.ndarray):
+        raise InputError(f"{file} is no .npy file; build or import the store again")
     if keys.shape != (count,) or keys.dtype.kind != "S":
         raise InputError(
             f"{file} holds {keys.shape} {keys.dtype}; expected {count} keys: build or import the store again"

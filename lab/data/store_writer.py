@@ -4,16 +4,15 @@ An LMDB file depends on the transactions that wrote it. Here each one begins wit
 records up to a fixed size, so what it does follows from what is on disk alone, whoever was killed before. Legend: N crops.
 """
 
-import json
 import pickle
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from lab.data.store import SHARD, UNFINISHED
+from lab.data.holding import holding
+from lab.data.store import FORMAT
 from lab.errors import InputError
 from lab.files import replacing, write_json
 
@@ -55,7 +54,7 @@ class StoreWriter:
         with replacing(self.folder / "keys.pkl") as temporary, open(temporary, "wb") as stream:
             pickle.dump({"keys": [key.decode("ascii") for key in keys]} | (labels or {}), stream, protocol=4)
         self._write_index(tables, keys)
-        about = {"format": 1, "images": len(keys), "bytes": total, "source": source, "report": report}
+        about = {"format": FORMAT, "images": len(keys), "bytes": total, "source": source, "report": report}
         write_json(self.folder / "store.json", about)
 
     def _look(self) -> None:
@@ -83,7 +82,7 @@ class StoreWriter:
                 self.pages = environment.info()["last_pgno"] + 1
         except lmdb.Error as error:
             raise InputError(
-                f"cannot write {self.lmdb} ({error}); make room on the disk and run the command again"
+                f"cannot write {self.lmdb} ({error}; maybe the disk is full); mend that and run the command again"
             ) from error
         self.last, self.count = batch[-1][0], self.count + len(batch)
 
@@ -135,73 +134,6 @@ def writing(folder: str | Path, plan: dict) -> Iterator[StoreWriter | None]:
     """`holding` for a store: yields its writer, or None if the store is there already, made by the same plan."""
     with holding(folder, plan) as finished:
         yield None if finished else StoreWriter(Path(folder))
-
-
-@contextmanager
-def holding(folder: str | Path, plan: dict, last: str = "store.json") -> Iterator[bool]:
-    """Keep other processes from a folder while something is written to it; yields whether it is there already.
-
-    `plan` (plain JSON) is what the content follows from, and `last` the file that is written last, which holds the plan as
-    "source". Raises InputError if the folder holds anything else, or something of another plan, or if another process is
-    writing it. When the block raises, what was written is kept for the next time.
-    """
-    folder, plan = Path(folder), json.loads(json.dumps(plan))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(f"another process is writing {folder}; wait for it, or give --out another folder") from error
-    except OSError as error:
-        raise InputError(f"cannot write {folder} ({error.strerror}); give --out a writable place") from error
-    try:
-        finished = _begin(folder, plan, last)
-        yield finished
-        (folder / UNFINISHED).unlink(missing_ok=True)
-    finally:
-        if not (folder / UNFINISHED).exists():
-            (folder / ".lock").unlink(missing_ok=True)  # who still waits for it finds everything done
-        lock.release()
-
-
-def _begin(folder: Path, plan: dict, last: str) -> bool:
-    """Whether all is done; checks that what is there follows from the plan."""
-    if (folder / last).is_file():
-        _refuse_other_plan(_read(folder / last).get("source", {}), plan, folder)
-        return True
-    if (folder / UNFINISHED).is_file():
-        _refuse_other_plan(_read(folder / UNFINISHED), plan, folder)
-    # shards may lie in the folder that they are merged into
-    elif all(entry.name.startswith(".") or entry.match(SHARD) for entry in folder.iterdir()):
-        write_json(folder / UNFINISHED, plan)
-    else:
-        raise InputError(f"{folder} already holds something that is not a store; give --out a new folder")
-    for leftover in folder.glob(".*.*"):  # of `replacing`, in a process that was killed
-        leftover.unlink()
-    return False
-
-
-def _refuse_other_plan(before: dict, plan: dict, folder: Path) -> None:
-    for key in {**before, **plan}:
-        if before.get(key) != plan.get(key):
-            raise InputError(
-                f"{folder} holds a store that is made otherwise ({_difference(key, before.get(key), plan.get(key))}); "
-                "give --out a new folder, or the same settings"
-            )
-
-
-def _difference(name: str, before, now) -> str:
-    if isinstance(before, dict) and isinstance(now, dict):
-        name = next(key for key in {**before, **now} if before.get(key) != now.get(key))
-        before, now = before.get(name), now.get(name)
-    return f"{name} was {before!r}, now {now!r}"
-
-
-def _read(file: Path) -> dict:
-    try:
-        return dict(json.loads(file.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{file} cannot be read ({error}); delete {file.parent} and start again") from error
 
 
 def _batch(records: Iterator[Record]) -> list[Record]:

@@ -122,10 +122,11 @@ def _names_of(videos: list[Path], root: Path) -> tuple[dict[str, list[Path]], di
     """Videos by relative place (country/city/stem), and by the names that a file may have without folders."""
     places, names = {}, {}
     for video in videos:
-        place = video.relative_to(root).with_suffix("")
-        places.setdefault(place.as_posix(), []).append(video)
-        for name in {place.name, "+".join(place.parts)}:
-            names.setdefault(name, []).append(video)
+        whole = video.relative_to(root)
+        for place in (whole.with_suffix(""), whole):  # NAME.txt, and NAME.mp4.txt where there is also a NAME.avi
+            places.setdefault(place.as_posix(), []).append(video)
+            for name in {place.name, "+".join(place.parts)}:
+                names.setdefault(name, []).append(video)
     return places, names
 
 
@@ -149,16 +150,15 @@ def _from_pickle(file: Path) -> Boxes:
         raise InputError(
             f"{file} holds a {type(content).__name__}; expected a dict {EXPECTED_PICKLE}: give another file"
         )
-    rows, first = [], ""
+    rows = []
     for frame, entries in content.items():
         for entry in entries if isinstance(entries, list | tuple) else [entries]:
             rows.append(_row(frame, entry))
-            first = first or f"a {type(entry).__name__} under a {type(frame).__name__}"
     table = np.array([row for row in rows if row], dtype=np.float64).reshape(-1, 8)
     table = table[np.lexsort((table[:, 7], table[:, 0]))]  # by frame, then object index
     table[:, 4:6] -= table[:, 2:4]  # corners to extent
-    skipped = {"no box of four numbers": rows.count(None)}
-    return _usable(table[:, :7], skipped, f"{file} starts with {first}; expected {EXPECTED_PICKLE}: give another file")
+    skipped = {"no frame number or no box of four numbers": rows.count(None)}
+    return _usable(table[:, :7], skipped, f"{file} has no box that can be used", EXPECTED_PICKLE)
 
 
 def _row(frame, entry) -> tuple[float, ...] | None:
@@ -215,7 +215,8 @@ def _from_text(file: Path) -> Boxes:
     return _usable(
         table[~short][np.argsort(table[~short, 0], kind="stable")],
         {"fewer than six values": int(short.sum())},
-        f"{file} starts with the line {shown}; expected {EXPECTED_LINE}: give another file",
+        f"{file} has no line that can be used, and starts with {shown}",
+        EXPECTED_LINE,
     )
 
 
@@ -230,8 +231,8 @@ def _numbers(column: pd.Series) -> np.ndarray:
     return numbers
 
 
-def _usable(table: np.ndarray, skipped: dict[str, int], nothing: str) -> Boxes:
-    """Boxes of a table (N, 7) frame, track, x, y, width, height, score; raises InputError(nothing) if all are unusable."""
+def _usable(table: np.ndarray, skipped: dict[str, int], nothing: str, expected: str) -> Boxes:
+    """Boxes of a table (N, 7) frame, track, x, y, width, height, score; raises InputError if all are unusable."""
     frame, track, box, score = table[:, 0], table[:, 1], table[:, 2:6], table[:, 6]
     good = np.ones(len(table), dtype=bool)
     for reason, bad in (
@@ -245,6 +246,7 @@ def _usable(table: np.ndarray, skipped: dict[str, int], nothing: str) -> Boxes:
         good &= ~bad
     skipped = {reason: count for reason, count in skipped.items() if count}
     if skipped and not good.any():
-        raise InputError(nothing)
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in skipped.items())
+        raise InputError(f"{nothing} ({reasons}); expected {expected}: give another file")
     track = np.where(track[good] >= 0, track[good], -1)
     return Boxes(frame[good].astype(np.int64), box[good], score[good], track.astype(np.int64), skipped)

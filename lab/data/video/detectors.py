@@ -108,20 +108,30 @@ def shows_enough(scores: np.ndarray) -> bool:
 
 
 def detect_video(
-    file: Path, detector: Detector, every: int, out: Path, progress: Callable[[int], None] | None = None
+    file: Path,
+    detector: Detector,
+    every: int,
+    out: Path,
+    progress: Callable[[int], None] | None = None,
+    title: str = "",
 ) -> None:
     """Write the people in frames 1, 1 + every, … as MOTChallenge lines; killed, the next call goes on where it was.
 
     Until `out` is whole, the lines are in `<out>.partial`, where each frame ends with a comment "# done FRAME", so
-    that a frame without people is known, too. A partial file is trusted to be of the same video, detector and `every`.
+    that a frame without people is known, too. `title`, without a line's end, becomes the first line as a comment; of an
+    `out` or partial file with another one, nothing is kept. A file is trusted to be of the same detector and `every`.
     `progress` is called with the number of each frame. InputError: a video that cannot be opened.
     """
-    partial = out.with_name(out.name + ".partial")
-    done = _last_done(partial)
+    partial, head = out.with_name(out.name + ".partial"), f"# {title}\n".encode()
+    if _starts_with(out, head):
+        return
+    if not _starts_with(partial, head):
+        partial.write_bytes(head)
+    done = _last_done(partial, len(head))
     end = 2 * FrameReader(file, np.empty(0)).declared or MOST_FRAMES  # twice: what a file declares is not always so
     wanted = np.arange(done + every if done else 1, end, every)
     with open(partial, "ab") as lines:
-        for frame, rgb in FrameReader(file, wanted):
+        for frame, rgb in FrameReader(file, wanted, threads=1):  # several may disagree before a damage
             for box, score in zip(*detector(rgb), strict=True):
                 numbers = ",".join(f"{number:.3f}" for number in box)
                 lines.write(f"{frame},-1,{numbers},{score:.6f},-1,-1,-1\n".encode())
@@ -130,15 +140,21 @@ def detect_video(
             if progress is not None:
                 progress(frame)
     with replacing(out) as temporary, open(partial, "rb") as lines, open(temporary, "wb") as whole:
+        whole.write(head)
         whole.writelines(line for line in lines if not line.startswith(b"#"))
     partial.unlink()
 
 
-def _last_done(partial: Path) -> int:
-    """The last frame that is complete in this file, 0 without one; what was written after it is cut off."""
-    if not partial.exists():
-        return 0
-    frame, end = 0, 0
+def _starts_with(file: Path, head: bytes) -> bool:
+    if not file.is_file():
+        return False
+    with open(file, "rb") as stream:
+        return stream.read(len(head)) == head
+
+
+def _last_done(partial: Path, end: int) -> int:
+    """The last frame that is complete in this file, 0 without one; what was written after it, or `end`, is cut off."""
+    frame = 0
     for match in DONE.finditer(partial.read_bytes()):
         frame, end = int(match[1]), match.end()
     os.truncate(partial, end)

@@ -10,6 +10,7 @@ import numpy as np
 from lab.errors import InputError
 
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
+LISTS = ("concat", "dash", "hls", "image2", "imf")  # formats that name other files: crops would come from those
 
 
 def list_videos(path: Path) -> list[Path]:
@@ -22,9 +23,13 @@ def list_videos(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"there is nothing at {path}; expected a video or a folder of videos: give another path")
-    found = []
-    for folder, folders, names in os.walk(path):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    found, seen = [], set()
+    for folder, folders, names in os.walk(path, followlinks=True):
+        status = os.stat(folder)
+        again = (status.st_dev, status.st_ino) in seen  # a link may lead back
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = [name for name in folders if not name.startswith(".") and not again]
+        names = [] if again else names
         found += [Path(folder, name) for name in names if not name.startswith(".")]
     videos = sorted(file for file in found if file.suffix.lower() in SUFFIXES and file.is_file())
     if not videos:
@@ -132,9 +137,15 @@ def _open(file: Path):
         ) from error
     try:
         # A relative name such as http:v.mp4 would be an address. Titles in another encoding than UTF-8 are no error.
-        return av.open(str(file.absolute()), metadata_errors="ignore")
+        container = av.open(str(file.absolute()), metadata_errors="ignore")
     except (av.FFmpegError, OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or error
         raise InputError(
             f"{file} cannot be opened as a video ({said}); expected a video file: fetch it again, or leave it out"
         ) from error
+    if container.format.name in LISTS:
+        container.close()
+        raise InputError(
+            f"{file} is a list of other files ({container.format.name}); expected a video file: leave it out"
+        )
+    return container

@@ -5,10 +5,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from lab.data.holding import holding
 from lab.data.keys import number_places, widths_for
 from lab.data.store import SHARD, UNFINISHED
-from lab.data.store_writer import holding
-from lab.data.video.build import SHARD_DONE, Built, Progress, pack
+from lab.data.video.build import SHARD_DONE, Built
+from lab.data.video.packing import NothingKeptError, Progress, clean, pack
 from lab.data.video.parts import Part
 from lab.errors import InputError
 
@@ -22,18 +23,29 @@ def merge(folders: Sequence[Path], out: Path, progress: Progress | None = None) 
     progress = progress or (lambda *_: None)
     shards = _find(folders)
     plan = _common_plan(shards)
-    parts, unused = _parts(shards)
+    parts, others = _parts(shards)
     with holding(out, plan) as finished:
         if finished:
+            clean(out)
             return Built(out, None, there=True)
         for number, (part, _) in enumerate(parts, 1):
             part.verify()
             progress("verifying", number, len(parts))
-        report = pack(out, parts, plan, unused, progress)
         for shard in shards:
             if (shard / "detections").is_dir():
                 shutil.copytree(shard / "detections", out / "detections", dirs_exist_ok=True)
+        try:
+            report = pack(out, parts, plan, others, progress)
+        except NothingKeptError:
+            (out / UNFINISHED).unlink()
+            raise
+        clean(out)
     return Built(out, report)
+
+
+def shard_settings(folders: Sequence[Path]) -> dict:
+    """The settings (BuildConfig as a dict) that the shards were built with. The errors of `merge`."""
+    return _common_plan(_find(folders))["settings"]
 
 
 def _find(folders: Sequence[Path]) -> dict[Path, dict]:
@@ -66,8 +78,8 @@ def _common_plan(shards: dict[Path, dict]) -> dict:
     for folder, other in plans.items():
         if other != plan or numbers[folder][1] != numbers[first][1]:
             raise InputError(
-                f"{folder} is a shard of another build than {first} (other videos, settings or number of shards); give the "
-                "shards of one build"
+                f"{folder} is a shard of another build than {first} (other videos, detections, settings or number of "
+                "shards); give the shards of one build"
             )
     count = numbers[first][1]
     given = sorted(number for number, _ in numbers.values())
@@ -80,10 +92,10 @@ def _common_plan(shards: dict[Path, dict]) -> dict:
     return plan
 
 
-def _parts(shards: dict[Path, dict]) -> tuple[list, list[str]]:
-    """All parts with their places, and the detection files that no video wants."""
+def _parts(shards: dict[Path, dict]) -> tuple[list, dict[str, list[str]]]:
+    """All parts with their places, and what is wrong beside the videos."""
     places = {tuple(place): folder for folder, about in shards.items() for _, place in about["parts"]}
     numbers = number_places(places)
     widths = widths_for(numbers.values())
     parts = [(Part(folder / "parts", numbers[place], widths), place) for place, folder in places.items()]
-    return parts, next(iter(shards.values()))["unused"]
+    return parts, next(iter(shards.values()))["others"]

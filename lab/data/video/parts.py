@@ -38,6 +38,7 @@ class Part:
         self.number, self.widths = number, widths
         self.name = make_key(*number, 0, widths).rsplit("_", 1)[0]
         self.jpegs, self.table, self.note = (folder / f"{self.name}.{kind}" for kind in ("jpegs", "parquet", "json"))
+        self.begun = folder / f"{self.name}.begun"  # there while a build that has one process cuts the video in it
 
     def read_note(self) -> dict | None:
         """What became of the video; None if the part is not whole."""
@@ -140,12 +141,13 @@ class PartWriter:
 
 def grouped(tables: Iterable[pa.Table], rows: int = 50_000) -> Iterator[pa.Table]:
     """Tables put together until they have that many rows: a file of many small pieces is slow to read."""
-    waiting: list[pa.Table] = []
+    waiting, count = [], 0
     for table in tables:
         waiting.append(table)
-        if sum(map(len, waiting)) >= rows:
+        count += len(table)
+        if count >= rows:
             yield pa.concat_tables(waiting).combine_chunks()
-            waiting = []
+            waiting, count = [], 0
     if waiting:
         yield pa.concat_tables(waiting).combine_chunks()
 

@@ -29,7 +29,7 @@ class BuildConfig:
 
     def __post_init__(self):
         for name, least, most in (
-            ("min_score", 0, 1),
+            ("min_score", 0, 1e6),
             ("min_width", 0, 10_000),
             ("min_aspect", 0, 100),
             ("max_aspect", self.min_aspect, 100),

@@ -20,7 +20,10 @@ def find_shard(text: str | None, environment: Mapping[str, str]) -> Shard | None
             raise InputError(f"the shard is '{text}'; expected I/N, as in 0/8 to 7/8 or 1/8 to 8/8")
         return None if int(count) == 1 else (int(number) % int(count), int(count))
     if all(name in environment for name in TORCHRUN) and environment["WORLD_SIZE"] != "1":
-        return int(environment["RANK"]), int(environment["WORLD_SIZE"])
+        number, count = environment["RANK"], environment["WORLD_SIZE"]
+        if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+            raise InputError(f"RANK is '{number}' and WORLD_SIZE '{count}', as torchrun sets them; give --shard I/N")
+        return int(number), int(count)
     if environment.get("SLURM_ARRAY_TASK_COUNT", "1") == "1":
         return None
     try:

@@ -8,6 +8,10 @@ from scipy.optimize import linear_sum_assignment
 
 from lab.data.video.detections import Boxes
 
+LONGEST_STEP = (
+    30  # frames from one look of a detector to the next, about a second: where people are rare it looks longer
+)
+
 
 def iou_tracks(boxes: Boxes, min_iou: float = 0.3, max_gap: int = 10) -> np.ndarray:
     """Follow people from frame to frame by the overlap of their boxes; no look at the pixels, so people are mixed up.
@@ -19,7 +23,8 @@ def iou_tracks(boxes: Boxes, min_iou: float = 0.3, max_gap: int = 10) -> np.ndar
     """
     track = np.full(len(boxes), -1, dtype=np.int64)
     frames, first, count = np.unique(boxes.frame, return_index=True, return_counts=True)
-    longest = max_gap * (np.diff(frames).min() if len(frames) > 1 else 1)  # frames between two boxes of a person
+    step = min(np.diff(frames).min(), LONGEST_STEP) if len(frames) > 1 else 1
+    longest = max_gap * step  # frames between two boxes of a person
     last = np.empty(0, dtype=np.int64)  # (M,) index of each open tracklet's last box
     started = 0
     for frame, start, end in zip(frames, first, first + count, strict=True):
