@@ -131,7 +131,9 @@ def data_merge(shards: Positional[tuple[Path, ...]], out: Path) -> None:
     report_build(built, settings)
 
 
-def data_import(source: Positional[Path], out: Path, keys: Path | None = None, check: bool = True) -> None:
+def data_import(
+    source: Positional[Path], out: Path, keys: Path | None = None, check: bool = True, without: Path | None = None
+) -> None:
     """LUPerson's LMDB, a folder of images or tar shards become a store; the images' bytes stay as they are.
 
     Args:
@@ -140,9 +142,10 @@ def data_import(source: Positional[Path], out: Path, keys: Path | None = None, c
         out: folder of the store
         keys: LUPerson's keys.pkl, if it is not beside the LMDB
         check: decode every image, and leave out those that cannot be read
+        without: CSV that `lab data overlap --out` wrote: these images are left out
     """
     with stages("image") as progress:
-        report = import_images(source, out, keys, check, progress=partial(progress, "importing"))
+        report = import_images(source, out, keys, check, without=without, progress=partial(progress, "importing"))
     print(describe_import(report))
     print(f"{'nothing to do for' if report.already else 'wrote'} {out}; next: lab pretrain --data {out} --out RUN")
 

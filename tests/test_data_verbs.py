@@ -100,6 +100,19 @@ def test_overlap_finds_a_test_image_and_writes_the_pairs(capsys, market, tmp_pat
     assert code == 0
     assert f"zz.jpg is {leak}" in out
     assert str(leak) in (tmp_path / "pairs.csv").read_text()
+    code, out, _ = lab(capsys, "data", "import", tmp_path / "crops", "--out", tmp_path / "all")
+    assert code == 0
+    for source, listed in ((tmp_path / "crops", "pairs.csv"), (tmp_path / "all", "pairs-of-all.csv")):
+        pairs = tmp_path / listed
+        lab(capsys, "data", "overlap", source, "--dataset", "market1501", "--root", market, "--out", pairs)
+        out = tmp_path / f"clean-{source.name}"
+        assert lab(capsys, "data", "import", source, "--out", out, "--without", pairs)[0] == 0
+        kept = Store(out)
+        assert len(kept) == 5
+        assert leak.read_bytes() not in [kept.read(i) for i in range(5)]
+        assert list(kept.index()["path"]) == [f"{file.name}" for file in sorted((tmp_path / "crops").iterdir())[:5]]
+    sentence = refused(capsys, "data", "import", market, "--out", tmp_path / "x", "--without", tmp_path / "pairs.csv")
+    assert "names 1 images, of which 0 are at" in sentence
 
 
 def test_a_download_is_planned_and_not_made(capsys, tmp_path):

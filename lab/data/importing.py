@@ -2,6 +2,7 @@
 
 import json
 import os
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from lab.data.from_folder import Tree, leave_out
@@ -93,27 +95,69 @@ def import_images(
     keys: str | Path | None = None,
     check: bool = True,
     threads: int = 0,
+    without: str | Path | None = None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> ImportReport:
     """Make a store of what lies at `source`; stopped and called again, it goes on and ends with the same bytes.
 
     With `check` every image is decoded once, by `threads` threads (0: one per core), and left out if it is broken.
+    `without` is a CSV whose column "stored" names images to leave out, as `lab data overlap --out` writes it.
     `progress` is told how many of all images are done. Raises InputError for a source without images.
     """
     source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
     found = open_source(source, keys)
+    if without is not None:
+        found = Remaining(found, source, Path(without))
     if not len(found.keys):
         raise InputError(f"{source} holds no image{_reasons(found.skipped)}; expected at least one: give another place")
     if out.resolve().is_relative_to(source.resolve()):
         raise InputError(f"{out} lies in {source}, which is read; give --out a folder elsewhere")
     plan = {"made by": "import", "source": str(source), "kind": found.kind, "images": len(found.keys)}
     plan |= {"keys": keys and os.path.abspath(keys), "check": check, "listing": found.listing}
+    plan |= {"without": without and os.path.abspath(without)}
     with writing(out, plan) as writer:
         if writer is None:
             return replace(ImportReport(**json.loads((out / "store.json").read_text())["report"]), already=True)
         for _ in writer.write(_records(found, writer.last, check, threads or os.cpu_count() or 1, progress)):
             pass  # each batch is on disk before the next one is begun
         return _finish(writer, found, check, plan)
+
+
+class Remaining:
+    """A source without some of its images: those that the column "stored" of a CSV names, by key or path."""
+
+    def __init__(self, source: Source, place: Path, listed: Path):
+        try:
+            unwanted = set(pd.read_csv(listed, usecols=["stored"], dtype=str)["stored"].dropna())
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{listed} cannot be read ({error}); expected a CSV with a column 'stored', as `lab data overlap --out` writes"
+            ) from error
+        names = [source.name(number) for number in range(len(source.keys))]
+        kept = [name not in unwanted and str(place / name) not in unwanted for name in names]
+        if len(unwanted) != kept.count(False):
+            raise InputError(
+                f"{listed} names {len(unwanted)} images, of which {kept.count(False)} are at {place}; expected all of them: "
+                "give the list that was made of this source"
+            )
+        self.source, self.numbers = source, np.flatnonzero(kept)
+        self.kind, self.notes, self.records = source.kind, source.notes, None
+        self.keys = source.keys[self.numbers]
+        self.labels = {name: values[self.numbers] for name, values in source.labels.items()}
+        self.skipped = source.skipped | {f"named in {listed.name}": {"count": len(unwanted), "first": []}}
+        self.listing = zlib.crc32(self.keys.tobytes(), source.listing)
+
+    def name(self, number: int) -> str:
+        return self.source.name(int(self.numbers[number]))
+
+    def read(self, number: int) -> bytes:
+        return self.source.read(int(self.numbers[number]))
+
+    def size(self) -> tuple[int, str]:
+        return self.source.size()
+
+    def tables(self, numbers: np.ndarray) -> Iterator[pa.Table]:
+        return self.source.tables(self.numbers[numbers])
 
 
 def describe_import(report: ImportReport) -> str:

@@ -163,7 +163,7 @@ def describe_overlap(result: Overlap) -> str:
             f"{compared}: {len(images):,} of the test images ({queries:,} query, {len(images) - queries:,} gallery) are "
             f"among the crops, in {matches['stored'].nunique():,} of them ({int(matches['mirrored'].sum()):,} of "
             f"{len(matches):,} pairs mirrored). What is measured on this test set after pre-training on these crops "
-            "would be too good: look at the pairs, and leave these crops out."
+            "would be too good: look at the pairs, and leave these crops out (`lab data import --without`)."
         ]
     else:
         sentences = [f"{compared}: none of the test images was found among the crops."]
