@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point. Exit codes: 0 success, 2 wrong usage or bad input, 130 interrupted, 141 not read to the end."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments in (["-h"], ["--help"], ["data", "-h"], ["data", "--help"]):
-        print(overview())
+        print(overview("data" if "data" in arguments else ""))
         return
     if arguments == ["--version"]:
         print(f"lab {__version__}")
@@ -84,9 +84,9 @@ def _processes(verb: str):
         yield
 
 
-def overview() -> str:
-    """What `lab --help` prints."""
-    lines = [f"  lab {verb:<14} {sentence}" for verb, sentence in VERBS.items()]
+def overview(group: str = "") -> str:
+    """What `lab --help` prints, or with a group, `lab data --help`."""
+    lines = [f"  lab {verb:<14} {sentence}" for verb, sentence in VERBS.items() if verb.startswith(group)]
     return (
         "usage: lab VERB [OPTIONS]\n\n" + "\n".join(lines) + "\n\nlab VERB --help lists every setting with its default."
     )

@@ -95,8 +95,8 @@ def data_build(
     Args:
         videos: a video, or a folder of videos with all folders below; country/city/video.mp4 names the places
         out: folder of the store
-        detections: boxes of people: a file, or a folder with one per video, called like it: LUPerson's NAME.pkl or
-            MOTChallenge's NAME.txt (frame,id,x,y,w,h,score)
+        detections: boxes of people (or give --detector): a file, or a folder with one per video, called like it: LUPerson's
+            NAME.pkl or MOTChallenge's NAME.txt (frame,id,x,y,w,h,score)
         workers: processes, each cuts a video at a time; without it one per processor core, one with a detector
         shard: I/N cuts every N-th video only, for `lab data merge`; without it torchrun's or a Slurm array's share
     """

@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lab.cli import call
 from lab.data import load
-from lab.data.readers import PUBLISHED_COUNTS, count_differences, list_images
+from lab.data.images import open_images
+from lab.data.readers import PUBLISHED_COUNTS, count_differences
 from lab.errors import InputError
 from lab.evaluate.settings import EvaluateConfig, protocol
 from lab.finetune.mgn import MGN
@@ -116,7 +117,7 @@ def reproduce(out: Path, roots: dict[str, Path], config: ReproduceConfig, dry_ru
     notes = {name: check_dataset(name, root) for name, root in roots.items()} if here else {}
     first = [] if config.crops is None else [pretraining_step(config, start)]
     if config.crops is not None and here:
-        list_images(config.crops)
+        open_images(config.crops)
     plan = [reproduction(name, root, out, config, start, notes.get(name, "")) for name, root in roots.items()]
     steps = [*first, *(step for one in plan for step in one.steps)]
     print("The commands:\n" + "\n".join(f"  {step}" for step in steps))

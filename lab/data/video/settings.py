@@ -16,13 +16,17 @@ class BuildConfig:
     min_aspect: float = 1.5  # height / width of a box, at least
     max_aspect: float = 5.0  # height / width of a box, at most
     min_sharpness: float = 0.0  # variance of the Laplacian of the grey crop (0..255), at least; 0 keeps blurred ones
-    min_change: int = 0  # bits of 64 in which a crop's perceptual hash differs from the last kept one of that person
+    # a crop's perceptual hash has to differ from that of the last kept crop of this person in so many of its 64 bits; 0
+    # keeps all. Where no box has an id, people are followed as with --track iou
+    min_change: int = 0
     keypoints: str | None = None  # keep who shows head, upper body and part of the lower: 'download' or a weights file
     track: Literal["given", "iou"] = "given"  # tracklets: ids of the detection files; iou: overlap from frame to frame
     blur_heads: bool = False  # blur the upper sixth of every box, kept or not, before crops are cut
     quality: int = 95  # of the JPEG files, 1 to 100
     frame_height: int | None = None  # pixels of the frames that the boxes were found in; without it as the videos are
-    detector: str | None = None  # instead of detection files: a torchvision COCO model's name, or FILE.onnx
+    # instead of detection files: one of torchvision's COCO detectors, such as fasterrcnn_resnet50_fpn_v2 or
+    # ssdlite320_mobilenet_v3_large, or FILE.onnx
+    detector: str | None = None
     detector_weights: Path | None = None  # file with the model's weights; without it torchvision downloads them
     detect_every: int = 1  # frames from one detection to the next
     device: str = "auto"  # of detector and key points: auto, cpu or cuda
