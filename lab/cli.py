@@ -87,8 +87,9 @@ def _processes(verb: str):
 def overview(group: str = "") -> str:
     """What `lab --help` prints, or with a group, `lab data --help`."""
     lines = [f"  lab {verb:<14} {sentence}" for verb, sentence in VERBS.items() if verb.startswith(group)]
-    return (
-        "usage: lab VERB [OPTIONS]\n\n" + "\n".join(lines) + "\n\nlab VERB --help lists every setting with its default."
+    usage = f"usage: lab {group and f'{group} '}VERB [OPTIONS]"
+    return "\n".join(
+        [usage, "", *lines, "", f"lab {group and f'{group} '}VERB --help lists every setting with its default."]
     )
 
 

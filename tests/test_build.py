@@ -20,12 +20,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 from shared_data import SHARED
-from videos import cut_off, write_sound, write_video
+from videos import cut_off, number_of, write_sound, write_video
 
 from lab.data import store_writer
 from lab.data.store import Store
 from lab.data.video import build as build_module
-from lab.data.video import packing
+from lab.data.video import cutting, packing
 from lab.data.video.build import NothingKeptError, build
 from lab.data.video.cutting import CRASHED, Job
 from lab.data.video.listing import list_inputs, name_places
@@ -379,6 +379,46 @@ def test_a_build_that_keeps_nothing_says_why_and_may_be_tried_again(tmp_path):
     assert sum(caught.value.report["dropped"].values()) == caught.value.report["boxes"] > 0
     build(videos, boxes, tmp_path / "store", ALL)
     assert len(Store(tmp_path / "store")) > 0
+
+
+@pytest.fixture
+def detector(monkeypatch):
+    """Settings with a detector that finds one person at a place of its own in each frame, and the list of its frames."""
+    seen = []
+
+    def detect(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        seen.append(number_of(rgb))
+        return np.array([[10.0 + number_of(rgb) % 50, 30, 20, 60]]), np.array([0.9])
+
+    monkeypatch.setattr(build_module, "_check_models", lambda config: None)
+    monkeypatch.setattr(cutting, "_detector", lambda config: detect)
+    return replace(ALL, detector="ssdlite320_mobilenet_v3_large", detect_every=4), seen
+
+
+def test_a_detector_finds_the_people_and_its_boxes_can_be_used_again(tmp_path, detector):
+    config, seen = detector
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos" / "1.avi", 30)
+    with pytest.raises(NothingKeptError):
+        build(tmp_path / "videos", None, tmp_path / "store", replace(config, min_width=100))
+    assert seen == list(range(1, 31, 4))
+    build(tmp_path / "videos", None, tmp_path / "store", config)
+    assert seen == list(range(1, 31, 4))  # nothing was detected again
+    store = Store(tmp_path / "store")
+    assert list(store.index()["frame"]) == seen
+    assert list(store.index()["x"]) == [10 + number for number in seen]
+    again = replace(config, detector=None)
+    build(tmp_path / "videos", tmp_path / "store" / "detections", tmp_path / "again", again)
+    assert (tmp_path / "again/lmdb/data.mdb").read_bytes() == (tmp_path / "store/lmdb/data.mdb").read_bytes()
+
+
+def test_a_video_that_breaks_off_under_a_detector_is_named(tmp_path, detector):
+    config, seen = detector
+    (tmp_path / "videos").mkdir()
+    cut_off(write_video(tmp_path / "videos" / "short.avi", 200), 0.6)
+    report = build(tmp_path / "videos", None, tmp_path / "store", config).report
+    assert "video that breaks off" in report["problems"]
+    assert 0 < report["kept"] == len(seen) < 50
 
 
 def test_inputs_that_do_not_fit_together_are_refused(tmp_path):
