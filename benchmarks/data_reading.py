@@ -91,7 +91,7 @@ def measure_processes(store: Path, options: argparse.Namespace) -> tuple[pd.Data
         ratio, free = seconds[one] / seconds[two], 2 * used[one] / used[two]
         notes.append(
             f"{what}: two processes do {ratio.median():.2f} times the work of one (rounds: {ratio.min():.2f} to "
-            f"{ratio.max():.2f}); {free.median():.2f} by their CPU seconds, had nobody else used the machine"
+            f"{ratio.max():.2f}); by CPU seconds, which other programs disturb less, {free.median():.2f} times"
         )
     return medians(turns, "LMDB and decoding, one process"), notes
 

@@ -32,6 +32,7 @@ class StoreWriter:
         self.lmdb = self.folder / "lmdb"
         self.lmdb.mkdir(exist_ok=True)
         self._look()
+        self.written: list[tuple[np.ndarray, int]] = []  # keys of each batch of this writer, and bytes of its images
 
     def write(self, records: Iterable[Record]) -> Iterator[int]:
         """Store records in batches; yields the number of crops that are safely on disk after each.
@@ -85,6 +86,9 @@ class StoreWriter:
                 f"cannot write {self.lmdb} ({error}; maybe the disk is full); mend that and run the command again"
             ) from error
         self.last, self.count = batch[-1][0], self.count + len(batch)
+        self.written.append(
+            (np.array([key for key, _ in batch], dtype=np.bytes_), sum(len(record) for _, record in batch))
+        )
 
     def _room(self, batch: list[Record]) -> int:
         """Bytes to reserve for what is there and a batch. It is noted in the file, so it follows from what was committed."""
@@ -100,7 +104,12 @@ class StoreWriter:
             yield environment
 
     def survey(self) -> tuple[np.ndarray, int]:
-        """All keys, (N,) bytes, and the size of all images together; of these only the lengths are looked at."""
+        """All keys, (N,) bytes, and the size of all images together.
+
+        What this writer did not write itself is read from disk, and the LMDB library reads the images with the keys.
+        """
+        if sum(len(keys) for keys, _ in self.written) == self.count > 0:
+            return np.concatenate([keys for keys, _ in self.written]), sum(size for _, size in self.written)
         with self._open(MAP_STEP) as environment, environment.begin(buffers=True) as transaction:
             width = max((len(key) for key in transaction.cursor().iternext(values=False)), default=1)
             keys, total = np.zeros(self.count, dtype=f"S{width}"), 0
