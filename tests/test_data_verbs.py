@@ -45,7 +45,10 @@ def test_from_videos_to_a_pretrained_trunk(capsys, inputs, store, tmp_path):
     assert code == 0
     assert "00_00_0000_00000000: image 0 of video 0 (1) of city 0 (x) of country 0 (a)" in out
     assert "LUPerson's 0.3525" in out
-    code, out, error = lab(capsys, "pretrain", "--data", tmp_path / "s", "--out", tmp_path / "run", *TINY_PRETRAIN)
+    few = ["--batch-size", "64", "--queue-size", "64"]  # steps
+    code, out, error = lab(
+        capsys, "pretrain", "--data", tmp_path / "s", "--out", tmp_path / "run", *TINY_PRETRAIN, *few
+    )
     assert code == 0, error
     assert (tmp_path / "run" / "checkpoint.pt").is_file()
     assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["images"] == len(Store(store))
