@@ -50,7 +50,7 @@ class Job:
         """What the file of a detector's boxes is called: another video, detector or step makes another file."""
         config, size = self.config, self.video.stat().st_size if self.video.exists() else 0
         weights = config.detector_weights.name if config.detector_weights else "its own weights"
-        return f"{self.name}, {size} bytes, by {Path(config.detector).name}, {weights}, every {config.detect_every}"
+        return f"{self.name!a}, {size} bytes, by {Path(config.detector).name}, {weights}, every {config.detect_every}"
 
     def said(self, error: InputError) -> str:
         """What is wrong, without the place of the files on this machine: it goes into the store."""
