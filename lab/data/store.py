@@ -255,3 +255,10 @@ def _check_size(path: Path, environment) -> None:
     if found < expected:
         environment.close()
         raise InputError(f"{file} is cut short: it has {found:,} bytes of {expected:,}; get another copy")
+
+
+def close(path: Path) -> None:
+    """Let go of an LMDB that this process has read, so that it can be written or deleted."""
+    process, environment = _environments.pop(Path(path).resolve(), (None, None))
+    if process == os.getpid():
+        environment.close()
