@@ -174,17 +174,18 @@ def pick_device(name: str) -> torch.device:
 
 
 def autocast(device: torch.device, amp: str) -> AbstractContextManager:
-    """Mixed precision where the hardware has it: `amp` is "auto", "bfloat16" or "off".
+    """Mixed precision where the hardware has it: `amp` is "auto", "bfloat16", "float16" or "off".
 
     "auto" is bfloat16 on CUDA and on CPUs that multiply bfloat16 themselves (AMX: 2-3 times faster, AVX512-BF16: about
-    1.7 times); other CPUs would emulate it and become slower, so they stay in float32.
+    1.7 times); other CPUs would emulate it and become slower, so they stay in float32. float16 is for GPUs that have no
+    bfloat16, and in training needs `lab.training.precision.Precision`.
     """
-    if amp not in ("auto", "bfloat16", "off"):
-        raise InputError(f"amp is '{amp}'; choose auto, bfloat16 or off")
+    if amp not in ("auto", "bfloat16", "float16", "off"):
+        raise InputError(f"amp is '{amp}'; choose auto, bfloat16, float16 or off")
     fast = device.type == "cuda" or (device.type == "cpu" and _cpu_has_bfloat16())
     if amp == "off" or (amp == "auto" and not fast):
         return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    return torch.autocast(device.type, dtype=torch.float16 if amp == "float16" else torch.bfloat16)
 
 
 def _cpu_has_bfloat16() -> bool:

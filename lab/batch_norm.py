@@ -16,19 +16,20 @@ def in_groups(model: nn.Module, forward: Callable[[Tensor], object], parts: Sequ
     The running statistics of `model` follow the first part alone: those of rank 0 are what published checkpoints hold.
     """
     results = [forward(parts[0])]
-    with _statistics_kept(model):
+    with statistics_kept(model):
         results += [forward(part) for part in parts[1:]]
     return results
 
 
 @contextmanager
-def _statistics_kept(model: nn.Module) -> Iterator[None]:
+def statistics_kept(model: nn.Module) -> Iterator[None]:
     """Batch norms in training mode go on normalising with the batch and leave their running statistics as they are."""
-    learning = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
-    for module in learning:
-        module.track_running_stats = False
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    learning = [norm for norm in norms if norm.training and norm.track_running_stats]
+    for norm in learning:
+        norm.track_running_stats = False
     try:
         yield
     finally:
-        for module in learning:
-            module.track_running_stats = True
+        for norm in learning:
+            norm.track_running_stats = True

@@ -12,7 +12,7 @@ import os
 import sys
 
 from lab import __version__
-from lab.errors import InputError
+from lab.errors import InputError, Stopped
 
 VERBS = {
     "demo": "the whole story at size tiny on synthetic people, then the explorer",
@@ -37,12 +37,15 @@ VERBS = {
     "app": "open the explorer on a folder of runs",
 }
 
-SHARED = ("evaluate",)  # verbs whose work several processes share
+SHARED = ("pretrain", "finetune", "evaluate")  # verbs whose work several processes share
 APART = ("data build",)  # each process does a share on its own
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point. Exit codes: 0 success, 2 wrong usage or bad input, 130 interrupted, 141 not read to the end."""
+    """Entry point. Exit codes: 0 success, 2 wrong usage or bad input, 130 interrupted, 141 not read to the end.
+
+    A training that SIGTERM stopped has saved everything and counts as a success.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments in (["-h"], ["--help"], ["data", "-h"], ["data", "--help"]):
         print(overview("data" if "data" in arguments else ""))
@@ -63,8 +66,11 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left when it ends
         sys.exit(141)  # as the shell reports a program that nobody reads any more
-    except KeyboardInterrupt:
-        print("\nlab: stopped; what was written so far is kept", file=sys.stderr)
+    except Stopped as stop:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"\nlab: {stop}", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\nlab: {str(stop) or 'stopped; what was written so far is kept'}", file=sys.stderr)
         sys.exit(130)
 
 

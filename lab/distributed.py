@@ -4,13 +4,14 @@ A process has a *rank* 0..n-1. Rank 0 writes and prints. Each computes on its GP
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from lab.errors import InputError
 
@@ -52,6 +53,21 @@ def is_first() -> bool:
     return rank() == 0
 
 
+def check_parts(groups: int, accumulate: int) -> None:
+    """Raise InputError unless every process has as many of a batch's groups, and every part of its share too."""
+    if groups % world_size():
+        raise InputError(
+            f"{groups} batch-norm groups cannot be shared by {world_size()} processes; give --bn-groups a multiple of "
+            f"{world_size()}, or start fewer"
+        )
+    own = groups // world_size()
+    if accumulate < 1 or own % accumulate:
+        raise InputError(
+            f"a share of {own} batch-norm groups cannot be gone through in {accumulate} equal parts; give --accumulate a "
+            f"divisor of {own}, or more --bn-groups"
+        )
+
+
 def share(count: int) -> tuple[int, int]:
     """This process's part start..stop of `count` items; the parts follow one another and differ by one at most."""
     return rank() * count // world_size(), (rank() + 1) * count // world_size()
@@ -72,6 +88,93 @@ def largest(value: float, device: torch.device) -> float:
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return float(found)
     return value
+
+
+def mean(values: Tensor) -> Tensor:
+    """The mean of a tensor over all processes; it may be changed in place."""
+    return total(values) / world_size() if world_size() > 1 else values
+
+
+def any_of(flag: bool) -> bool:
+    """Whether any process says so. It is exchanged between the CPUs: no GPU has to wait."""
+    return largest(float(flag), torch.device("cpu")) > 0
+
+
+def gather_rows(values: Tensor) -> Tensor:
+    """(n, ...) of every process -> (n * processes, ...), rank after rank; all have one shape. No gradient flows."""
+    if world_size() == 1:
+        return values
+    values = values.detach().contiguous()
+    found = [torch.empty_like(values) for _ in range(world_size())]
+    dist.all_gather(found, values)
+    return torch.cat(found)
+
+
+class _GatherWithGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(context, values: Tensor) -> Tensor:
+        context.rows = len(values)
+        return gather_rows(values)
+
+    @staticmethod
+    def backward(context, gradient: Tensor) -> Tensor:
+        start = rank() * context.rows
+        return gradient[start : start + context.rows] * world_size()
+
+
+def gather_with_gradient(values: Tensor) -> Tensor:
+    """`gather_rows` for a loss over the whole batch that every process computes from the same rows.
+
+    Each process has the whole gradient then and keeps that of its own rows, times the number of processes, as
+    `parallel` takes the mean over processes: the weights get the gradient that one process would have computed. (The
+    published code leaves out what a row contributes to other processes' anchors.)
+    """
+    return _GatherWithGradient.apply(values) if world_size() > 1 else values
+
+
+def parallel(module: nn.Module, forward: Callable | None = None) -> Callable:
+    """`module`, or its method `forward`, so that gradients become their mean over all processes in the backward pass.
+
+    Each process computes on its own rows of a batch, as many as the others. Weights are made equal to those of rank 0
+    first. What is frozen now is left out: call again when that changes.
+    """
+    if world_size() == 1:
+        return forward or module
+    part = module if forward is None else _Method(module, forward)
+    return DistributedDataParallel(part, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+class _Method(nn.Module):
+    """A method of a module in the shape that DistributedDataParallel wants."""
+
+    def __init__(self, module: nn.Module, method: Callable):
+        super().__init__()
+        self.module, self.method = module, method
+
+    def forward(self, *arguments):
+        return self.method(*arguments)
+
+
+def postponed(call: Callable, more_to_come: bool) -> AbstractContextManager:
+    """Within it, the backward pass of what `parallel` made keeps its gradients to itself: the last part sends the sum."""
+    return call.no_sync() if more_to_come and isinstance(call, DistributedDataParallel) else nullcontext()
+
+
+def as_first(module: nn.Module) -> nn.Module:
+    """The module with the buffers of rank 0 in every process: batch norm's running statistics differ otherwise."""
+    for buffer in module.buffers() if world_size() > 1 else ():
+        dist.broadcast(buffer, 0)
+    return module
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Gradients become their mean over all processes, where no `parallel` module sees to it."""
+    if world_size() == 1:
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = mean(torch.cat([gradient.flatten() for gradient in gradients]))
+    for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
 
 
 def gather(values: Tensor) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this"."""
+"""The exceptions that end a command with a sentence and no traceback."""
 
 
 class InputError(Exception):
@@ -7,3 +7,14 @@ class InputError(Exception):
     def _render_traceback_(self) -> list[str]:
         """What a notebook shows instead of a traceback."""
         return [f"InputError: {self}"]
+
+
+class Stopped(Exception):  # noqa: N818 (it is no error)
+    """Training was asked to stop and has saved everything: no failure, the command exits with 0.
+
+    `signal` is the number of the signal that asked.
+    """
+
+    def __init__(self, sentence: str, signal: int):
+        super().__init__(sentence)
+        self.signal = signal

@@ -4,6 +4,8 @@
       config.json       stage, settings, seed, versions, git commit, what it was initialised from
       log.csv           one row per logged step
       checkpoint.pt     model, optimizer, step, epoch, RNG states, config
+      checkpoint-<step>.pt    the ones before it that were kept; a damaged one is put aside as *.damaged.pt
+      .lock             held by the process that writes the run; the empty file stays when nobody does
       eval/<dataset>[-aqe][-rerank]/   result.json, queries.csv, ranks.npz, gallery.csv, and if they were asked for
                         cameras.npz, cameras.csv (each gallery camera alone) and verification.npz (all pairs)
       features/<dataset>-{query,gallery,multi}.npz, and .partial.npy while they are being made
@@ -14,12 +16,18 @@ loading torch. Legend: Q queries, G gallery crops, D feature size.
 
 import csv
 import dataclasses
+import errno
+import io
 import json
+import os
 import platform
+import re
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -28,12 +36,18 @@ from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from lab.errors import InputError
 from lab.features_on_disk import RowsOnDisk, read_features, write_features
 from lab.files import replacing, write_json
 
 RANKS = 50  # length of the CMC curve and of a stored rank list
+LOCK = ".lock"
+LEFTOVER = re.compile(r"\.(checkpoint\.pt|log\.csv|config\.json)\..+")  # temporary files that a killed process leaves
+OLDER = re.compile(r"checkpoint-(\d+)\.pt")
+ORIGIN = ("settings", "init", "data")  # what a run follows from, besides its stage
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,39 +246,52 @@ class Run:
         """Start the run folder of a stage, or open it again if it holds the same stage with the same settings.
 
         `settings` is the stage's dataclass, `facts` more entries for config.json (what it was initialised from, its
-        data). Other settings are an InputError, unless the earlier attempt left no checkpoint and so nothing to lose.
-        Anything else found in the folder is left as it is and reported as an InputError too.
+        data). Other settings are an InputError, unless the earlier attempt left no checkpoint and so nothing to lose, or
+        they are named in the dataclass's HOW: those say how the work is done and not what comes out.
+        Anything else found in the folder is left as it is and reported as an InputError too, and so is another process
+        that writes there. Of the processes of one job the first creates the run and the others open what it made: call it
+        inside `lab.distributed.first_process_first()`.
         """
+        if not _is_first():
+            return cls.open(folder)
         config = describe(stage, settings, **facts)
-        run = cls(folder)
-        if run.config:
-            run._refuse_other_config(config, _usual_values(settings))
-            if run.checkpoint.exists() or run.evals():
+        run = cls._open_same(folder, config, settings)
+        if run.has_work():
+            return run
+        with run.locked():
+            run = cls._open_same(folder, config, settings)  # until now another process may have begun it
+            if run.has_work():
                 return run
-        elif run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
-            raise InputError(f"{folder} already holds something that is not a run; give --out a new folder")
-        try:
-            run.folder.mkdir(parents=True, exist_ok=True)
-            write_json(run.folder / "config.json", config)
-        except OSError as error:
-            raise InputError(
-                f"cannot write the run folder {folder} ({error.strerror}); give --out a writable place"
-            ) from error
+            try:
+                write_json(run.folder / "config.json", config)
+            except OSError as error:
+                raise _cannot_write(run.folder, error) from error
         return cls(folder)
 
-    def _refuse_other_config(self, config: dict, usual: list[dict]) -> None:
+    @classmethod
+    def _open_same(cls, folder: str | Path, config: dict, settings) -> "Run":
+        """The run as it is, which may be not there yet; InputError if the folder holds anything but this run."""
+        run = cls(folder)
+        if run.config:
+            run._refuse_other_config(config, _usual_values(settings), getattr(settings, "HOW", frozenset()))
+        elif run.folder.exists() and (not run.folder.is_dir() or any(map(_is_stranger, run.folder.iterdir()))):
+            raise InputError(f"{folder} already holds something that is not a run; give --out a new folder")
+        return run
+
+    def _refuse_other_config(self, config: dict, usual: list[dict], how: frozenset[str]) -> None:
         """Raise InputError for another stage or other settings; a setting newer than the run may have a usual value."""
         if self.config.get("stage") != config["stage"]:
             raise InputError(
                 f"{self.folder} already holds a run of stage '{self.config.get('stage')}', and '{config['stage']}' was "
                 "to be written; give --out a new folder"
             )
-        if not self.checkpoint.exists() and not self.evals():
+        if not self.has_work():
             return
-        for key in ("settings", "init", "data"):
+        for key in ORIGIN:
             before, now = self.config.get(key), config.get(key)
             if key == "settings":
                 before = _with_newer(before or {}, now, usual)
+                before, now = ({name: one[name] for name in one if name not in how} for one in (before, now))
             if before != now:
                 what = _first_difference(key, before, now)
                 raise InputError(
@@ -272,36 +299,117 @@ class Run:
                     "the same settings to go on"
                 )
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from writing the run meanwhile, and clear away what killed ones left half written.
+
+        One process may nest it; of several processes of one job the first holds the lock for all. Makes the folder if it
+        is not there. Raises InputError if another process writes the run, or has begun it anew with other settings
+        since it was opened, and if the folder cannot be written.
+        """
+        if not _is_first():
+            yield
+            return
+        lock = self._acquire()
+        try:
+            yield
+        finally:
+            # the file stays: who opened it before it was deleted would lock a file that nobody else sees any more
+            lock.release()
+
+    def _acquire(self) -> FileLock:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # one path per folder: the process finds its own lock again, however the folder was spelled
+            lock = FileLock(self.folder.resolve() / LOCK, is_singleton=True)
+            nested = lock.is_locked
+            _acquire_now(lock, self.folder)
+        except Timeout as error:
+            raise InputError(
+                f"another process is writing {self.folder}; wait for it or stop it, or give --out a new folder"
+            ) from error
+        except OSError as error:
+            raise _cannot_write(self.folder, error) from error
+        try:
+            if not nested:
+                self._refuse_changed_config()
+                for file in filter(_is_leftover, self.folder.iterdir()):
+                    file.unlink()
+        except BaseException:
+            lock.release()
+            raise
+        return lock
+
+    def _refuse_changed_config(self) -> None:
+        found = Run(self.folder).config
+        if self.config and any(found.get(key) != self.config.get(key) for key in ("stage", *ORIGIN)):
+            raise InputError(
+                f"another process has begun {self.folder} anew with other settings; give --out a new folder"
+            )
+
     @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.pt"
 
+    def older_checkpoints(self) -> dict[Path, int]:
+        """The checkpoints before the last one that were kept, each with its step, the newest first."""
+        found = {file: int(match[1]) for file in self.folder.glob("*.pt") if (match := OLDER.fullmatch(file.name))}
+        return dict(sorted(found.items(), key=lambda item: item[1], reverse=True))
+
+    def has_work(self) -> bool:
+        """Whether there is something to lose: a checkpoint or an evaluation."""
+        return self.checkpoint.exists() or bool(self.older_checkpoints()) or bool(self.evals())
+
+    @property
+    def log_file(self) -> Path:
+        return self.folder / "log.csv"
+
     def log(self) -> pd.DataFrame:
-        """log.csv as a table, empty if nothing was logged."""
-        file = self.folder / "log.csv"
-        return pd.read_csv(file) if file.is_file() else pd.DataFrame()
+        """log.csv as a table, empty if nothing was logged. A line that a killed process did not finish is left out."""
+        lines = _whole_lines(self.log_file)
+        return pd.read_csv(io.BytesIO(b"".join(lines))) if lines else pd.DataFrame()
 
     def append_log(self, row: dict) -> None:
-        """Add one row to log.csv; the first row fixes the columns."""
-        file = self.folder / "log.csv"
-        new = not file.exists()
-        if not new:
-            with open(file, newline="") as stream:
-                columns = next(csv.reader(stream))
-            if columns != list(row):
-                raise ValueError(f"log row has columns {list(row)}, the file has {columns}")
-        with open(file, "a", newline="") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        """Add one row to log.csv and sync it to disk, whole or not at all; the first row fixes the columns.
+
+        The text of a float says its last bit. Raises InputError if the file cannot be written, as on a full disk.
+        """
+        try:
+            with open(self.log_file, "a+b", buffering=0) as stream:
+                end = _end_of_whole_lines(stream)
+                stream.truncate(end)
+                stream.seek(0)
+                columns = _fields(stream.readline()) if end else list(row)
+                if columns != list(row):
+                    raise ValueError(f"log row has columns {list(row)}, the file has {columns}")
+                try:
+                    _write_all(stream, b"" if end else _csv_line(row), _csv_line(row.values()))
+                    os.fsync(stream.fileno())
+                except OSError:
+                    stream.truncate(end)
+                    raise
+        except OSError as error:
+            raise _cannot_log(self.log_file, error) from error
 
     def trim_log(self, step: int) -> None:
-        """Drop the rows after `step`, which a run that goes on from a checkpoint will write again."""
-        log = self.log()
-        if len(log) and (log["step"] > step).any():
-            with replacing(self.folder / "log.csv") as temporary:
-                log[log["step"] <= step].to_csv(temporary, index=False)
+        """Drop the rows after `step`, which a run that goes on from a checkpoint will write again; others stay as they are.
+
+        A log of which no row is left is deleted: the next run may log other columns.
+        """
+        lines = _whole_lines(self.log_file)
+        columns = _fields(lines[0]) if lines else ["step"]
+        if "step" not in columns:
+            raise InputError(f"{self.log_file} has no column 'step'; restore its first line or move it away")
+        numbers = [_number(line, columns.index("step")) for line in lines[1:]]
+        kept = [line for line, number in zip(lines[1:], numbers, strict=True) if number is not None and number <= step]
+        try:
+            if not kept:
+                self.log_file.unlink(missing_ok=True)
+            elif (text := b"".join(lines[:1] + kept)) != self.log_file.read_bytes():
+                with replacing(self.log_file) as temporary:
+                    temporary.write_bytes(text)
+        except OSError as error:
+            raise _cannot_log(self.log_file, error) from error
 
     def evals(self) -> list[str]:
         """Names of the evaluations, e.g. ["synthetic", "synthetic-rerank"]."""
@@ -360,6 +468,82 @@ def _readable(folder: Path) -> Run | None:
         return Run(folder)
     except InputError:
         return None
+
+
+def _is_first() -> bool:
+    """As lab.distributed.is_first, which would load torch: whether torchrun made this process its first, or only one."""
+    return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
+
+
+def _is_leftover(file: Path) -> bool:
+    return LEFTOVER.fullmatch(file.name) is not None
+
+
+def _is_stranger(file: Path) -> bool:
+    return file.name != LOCK and not _is_leftover(file)
+
+
+def _acquire_now(lock: FileLock, folder: Path) -> None:
+    """Take the lock or raise Timeout; where the file system has no locks, say so and do without."""
+    try:
+        lock.acquire(timeout=0)
+    except (OSError, NotImplementedError) as error:  # Timeout is an OSError, of no errno
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise
+        print(f"note: the file system of {folder} has no locks: start no second process there", file=sys.stderr)
+
+
+def _cannot_write(folder: Path, error: OSError) -> InputError:
+    return InputError(f"cannot write the run folder {folder} ({error.strerror or error}); give --out a writable place")
+
+
+def _cannot_log(file: Path, error: OSError) -> InputError:
+    return InputError(
+        f"cannot write {file} ({error.strerror or error}); free space there or mend that, and run the same command to go on"
+    )
+
+
+def _whole_lines(file: Path) -> list[bytes]:
+    """Lines of a text file with their ends; [] without the file. One without an end was torn, and its numbers may be."""
+    lines = file.read_bytes().splitlines(keepends=True) if file.is_file() else []
+    return [line for line in lines if line.endswith(b"\n")]
+
+
+def _end_of_whole_lines(stream: io.FileIO) -> int:
+    """Where the last whole line ends."""
+    end = stream.seek(0, os.SEEK_END)
+    if end:
+        stream.seek(end - 1)
+        if stream.read(1) != b"\n":
+            stream.seek(0)
+            return stream.readall().rfind(b"\n") + 1
+    return end
+
+
+def _csv_line(values: Iterable) -> bytes:
+    """One line of a CSV file; csv writes floats as repr does, which says their last bit."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(values)
+    return line.getvalue().encode()
+
+
+def _fields(line: bytes) -> list[str]:
+    return next(csv.reader([line.decode(errors="replace")]), [])
+
+
+def _number(line: bytes, position: int) -> float | None:
+    """The number in a field of a CSV line; None if there is none."""
+    try:
+        return float(_fields(line)[position])
+    except (IndexError, ValueError):
+        return None
+
+
+def _write_all(stream: io.FileIO, *parts: bytes) -> None:
+    """One call, or the rest in further ones until the error is known that kept it from being written at once."""
+    rest = b"".join(parts)
+    while rest:
+        rest = rest[stream.write(rest) :]
 
 
 def describe(stage: str, settings, **facts) -> dict:

@@ -93,7 +93,8 @@ def pretrain(
         probe = retrieval_probe(load(probe_dataset, probe_root), config.height, config.width)
     scenes = list_images(places) if places else []
     used = {"folders": [str(folder) for folder in data], "images": len(images), "places": len(scenes)}
-    run = Run.create(out, "pretrain", config, data=used, init=describe_init(init))
+    with first_process_first():
+        run = Run.create(out, "pretrain", config, data=used, init=describe_init(init))
     train_moco(run, images, config, init, probe, places=scenes)
     print(f"wrote {run.checkpoint}; next: lab finetune … --init {out}")
 
@@ -124,7 +125,8 @@ def finetune(
     }
     if dataset in CLASSIC:
         facts["data"]["split"] = split
-    run = Run.create(out, "finetune", config, **facts)
+    with first_process_first():
+        run = Run.create(out, "finetune", config, **facts)
     train_mgn(run, found.train, config, init)
     again = f"--dataset {dataset} --root {root}{f' --split {split}' if split else ''}"
     print(f"wrote {run.checkpoint}; next: lab evaluate --run {out} {again}")

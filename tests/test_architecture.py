@@ -20,8 +20,11 @@ BELOW["published"] = set()
 BELOW["released"] = {"errors", "files"}
 BELOW["weights"] = {"errors", "runs", "released"}
 BELOW["backbone"] = {"errors", "files", "data", "runs", "distributed", "small_maps", "batch_norm", "pixels", "weights"}
+BELOW["training"] = BELOW["backbone"] | {"backbone"}
 for stage in ("pretrain", "finetune", "evaluate"):
     BELOW[stage] = BELOW["backbone"] | {"backbone", "features_on_disk"}
+for stage in ("pretrain", "finetune"):
+    BELOW[stage] |= {"training"}
 BELOW["convert"] = BELOW["backbone"] | {"backbone", "pretrain", "finetune"}
 BELOW["export"] = {"errors", "files", "runs", "weights", "backbone"}
 BELOW["models"] = BELOW["convert"]

@@ -14,10 +14,10 @@ from pictures import write_person
 
 from lab.backbone import Embedder
 from lab.cli import VERBS, main
+from lab.errors import Stopped
 from lab.export import run_onnx
 from lab.finetune.mgn import MGN
 from lab.finetune.train import FinetuneConfig
-from lab.finetune.train import save as save_mgn
 from lab.models import image_size, load_descriptor, load_model
 from lab.pretrain.moco import MoCo
 from lab.pretrain.train import PretrainConfig
@@ -82,6 +82,29 @@ def test_wrong_usage_ends_with_2(capsys):
         assert lab(capsys, *arguments)[0] == 2
 
 
+def stopping(error):
+    def call(*_):
+        raise error
+
+    return call
+
+
+def test_a_training_that_was_asked_to_stop_and_has_saved_ends_with_0_and_a_sentence(capsys, monkeypatch):
+    monkeypatch.setattr("lab.cli.call", stopping(Stopped("stopped by SIGTERM after step 7", 15)))
+    assert lab(capsys, "pretrain") == (0, "", "\nlab: stopped by SIGTERM after step 7\n")
+    monkeypatch.setenv("RANK", "1")  # the first process says it for all
+    assert lab(capsys, "pretrain") == (0, "", "")
+
+
+def test_ctrl_c_ends_with_130_and_says_what_is_kept(capsys, monkeypatch):
+    for error, sentence in (
+        (KeyboardInterrupt(), "stopped; what was written so far is kept"),
+        (KeyboardInterrupt("stopped by SIGINT after step 7"), "stopped by SIGINT after step 7"),
+    ):
+        monkeypatch.setattr("lab.cli.call", stopping(error))
+        assert lab(capsys, "pretrain") == (130, "", f"\nlab: {sentence}\n")
+
+
 def test_from_crops_to_a_rank_list(capsys, market, tmp_path):
     """The whole path on a tiny Market-style folder: pre-train, fine-tune, evaluate twice, evaluate the feature files."""
     root = ["--dataset", "market1501", "--root", market]
@@ -114,7 +137,8 @@ def test_export_of_a_run_writes_what_its_model_says(capsys, tmp_path):
     pytest.importorskip("onnxruntime")
     config = replace(FinetuneConfig.tiny(), height=48, width=24, last_stride=1)
     run = Run.create(tmp_path / "mgn", "finetune", config)
-    save_mgn(run, MGN(5, config.depth, extra_bn=False, last_stride=1), None, 1, 1, config)
+    model = MGN(5, config.depth, extra_bn=False, last_stride=1)
+    torch.save({"model": model.state_dict(), "config": asdict(config)}, run.checkpoint)
     before = snapshot(tmp_path)
     code, out, _ = lab(capsys, "export", run.folder, "--out", tmp_path / "model.onnx")
     assert (code, "images of 48 x 24 pixels" in out, "smallest cosine 1.0" in out) == (0, True, True)

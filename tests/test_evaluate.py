@@ -73,7 +73,7 @@ def random_features(seed=0, count=30, size=8, people=5) -> tuple[Features, Featu
 
 
 def files_below(folder) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
 def test_a_run_gets_features_and_a_result(tmp_path, dataset):

@@ -19,9 +19,9 @@ from lab.runs import Run
 
 SMALL = replace(
     FinetuneConfig.tiny(), height=48, width=24, last_stride=1, epochs=2, ids_per_batch=4, images_per_id=4, padding=3,
-    log_every=1, device="cpu", lr=3.5e-4, repeat=1, checkpoint_every=2,
+    log_every=1, device="cpu", lr=3.5e-4, repeat=1,
 )  # fmt: skip
-EVERY_EPOCH = replace(SMALL, checkpoint_every=1)  # with its optimizer a checkpoint is 375 MB: only where it matters
+EVERY_STEP = replace(SMALL, checkpoint_minutes=0.0)  # with its optimizer a checkpoint is 375 MB: only where it matters
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -80,7 +80,7 @@ def test_log_and_checkpoint_hold_what_the_contract_says(finished):
     assert np.allclose(log["loss"], log["loss_cls"] + log["loss_triplet"])
     assert log["lr"].iloc[-1] == pytest.approx(learning_rate(3, 4, SMALL))
     content = torch.load(run.checkpoint, weights_only=True)
-    assert set(content) == {"model", "optimizer", "scaler", "step", "epoch", "rng", "config"}
+    assert set(content) == {"model", "optimizer", "scaler", "step", "epoch", "meter", "rng", "config"}
     assert content["step"] == 4
     assert content["epoch"] == 2
     assert content["optimizer"] is None  # no step will follow
@@ -88,23 +88,23 @@ def test_log_and_checkpoint_hold_what_the_contract_says(finished):
     again, batch = load(run.folder), torch.randint(0, 256, (2, 3, 48, 24), dtype=torch.uint8)
     assert not model.training
     torch.testing.assert_close(again.embed(batch), model.embed(batch), rtol=1e-3, atol=1e-5)  # other memory layout
-    assert sorted(path.name for path in run.folder.iterdir()) == ["checkpoint.pt", "config.json", "log.csv"]
+    assert sorted(path.name for path in run.folder.iterdir()) == [".lock", "checkpoint.pt", "config.json", "log.csv"]
 
 
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(finished, train, tmp_path):
     straight, _ = finished
-    run = Run.create(tmp_path / "run", "finetune", EVERY_EPOCH)
+    run = Run.create(tmp_path / "run", "finetune", EVERY_STEP)
 
     def interrupt(model, epoch):
         run.append_log(run.log().iloc[-1].to_dict() | {"step": 3})  # a row that was logged and never saved
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        finetune(run, train, EVERY_EPOCH, after_epoch=interrupt, progress=False)
+        finetune(run, train, EVERY_STEP, after_epoch=interrupt, progress=False)
     content = torch.load(run.checkpoint, weights_only=True)
     assert content["epoch"] == 1
     assert content["optimizer"]["state"][0]["step"] == 2
-    finetune(run, train, EVERY_EPOCH, progress=False)
+    finetune(run, train, EVERY_STEP, progress=False)
     ours, theirs = (torch.load(file.checkpoint, weights_only=True)["model"] for file in (run, straight))
     assert all(torch.allclose(ours[key], theirs[key], rtol=1e-3, atol=1e-5) for key in ours)
     columns = ["step", "epoch", "lr", "loss"]
@@ -269,7 +269,7 @@ def test_an_unreadable_crop_is_replaced_together_with_its_label(tmp_path):
 
 
 def untouched(run: Run) -> bool:
-    return [path.name for path in run.folder.iterdir()] == ["config.json"]
+    return {path.name for path in run.folder.iterdir()} <= {"config.json", ".lock"}
 
 
 def test_fewer_identities_than_a_batch_needs(train, tmp_path):
@@ -310,7 +310,7 @@ def test_a_loss_that_explodes_at_once_leaves_no_checkpoint(train, tmp_path):
 
 
 def test_a_loss_that_turns_nan_later_leaves_the_last_good_checkpoint(train, tmp_path):
-    run = Run.create(tmp_path / "run", "finetune", EVERY_EPOCH)
+    run = Run.create(tmp_path / "run", "finetune", EVERY_STEP)
 
     def poison(model, epoch):
         with torch.no_grad():
@@ -318,7 +318,7 @@ def test_a_loss_that_turns_nan_later_leaves_the_last_good_checkpoint(train, tmp_
         return {}
 
     with pytest.raises(InputError, match=r"the loss is nan at step 3.*the last good checkpoint is .*checkpoint\.pt"):
-        finetune(run, train, EVERY_EPOCH, after_epoch=poison, progress=False)
+        finetune(run, train, EVERY_STEP, after_epoch=poison, progress=False)
     content = torch.load(run.checkpoint, weights_only=True)
     assert content["epoch"] == 1
     assert all(value.isfinite().all() for value in content["model"].values())

@@ -50,7 +50,7 @@ def test_the_queue_wraps_around_and_forgets_the_oldest_keys():
     model = small(queue_size=20)
     keys = torch.arange(3 * 8 * 16, dtype=torch.float32).view(3, 8, 16)
     for step in range(3):  # 24 keys into 20 places
-        model._enqueue(keys[step])
+        model.enqueue(keys[step])
     expected = torch.cat([keys[2, 4:], keys[0, 4:], keys[1], keys[2, :4]])
     torch.testing.assert_close(model.queue.T, expected)
     assert int(model.queue_ptr) == 4
@@ -60,7 +60,7 @@ def test_a_stored_pointer_at_the_end_means_the_start():
     model = small(queue_size=16)
     model.queue_ptr[0] = 16  # as published checkpoints may hold
     keys = torch.ones(8, 16)
-    model._enqueue(keys)
+    model.enqueue(keys)
     torch.testing.assert_close(model.queue[:, :8].T, keys)
     assert int(model.queue_ptr) == 8
 
@@ -91,17 +91,27 @@ def test_groups_have_batch_norm_statistics_of_their_own():
 
 
 def test_keys_come_back_in_order_and_their_groups_are_mixed():
-    model = small(bn_groups=2)
-    images = normalise(model, views()[1])
+    model, images = small(bn_groups=2), views()[1]
     groups = []
     model.encoder_k.register_forward_hook(lambda _module, inputs, _output: groups.append(inputs[0]))
     model.encoder_k.eval()  # without batch statistics the order is all that can differ
+    order = torch.tensor([3, 0, 6, 5, 1, 7, 2, 4])
+    keys = model.encode_keys(images[order], order)
+    expected = F.normalize(model.encoder_k(normalise(model, images)))
+    torch.testing.assert_close(keys, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(groups[0], normalise(model, images[order[:4]]))
+
+
+def test_a_step_in_one_process_shuffles_the_keys_at_random():
+    model, images = small(bn_groups=2), views()[1]
+    groups = []
+    model.encoder_k.register_forward_hook(lambda _module, inputs, _output: groups.append(inputs[0]))
     torch.manual_seed(3)
-    keys = model._encode_keys(images)
-    torch.testing.assert_close(keys, model.encoder_k(images), atol=1e-5, rtol=1e-4)
-    first_group = {tuple(image.flatten()[:5].tolist()) for image in groups[0]}
-    first_half = {tuple(image.flatten()[:5].tolist()) for image in images[:4]}
-    assert first_group != first_half
+    model(images, images)
+    assert sorted(torch.cat(groups).sum((1, 2, 3)).tolist()) == pytest.approx(
+        sorted(normalise(model, images).sum((1, 2, 3)).tolist()), abs=1e-2
+    )
+    assert not torch.equal(torch.cat(groups), normalise(model, images))
 
 
 def test_features_have_unit_norm_and_take_uint8_and_float_alike():

@@ -1,7 +1,16 @@
 """The run folder: what is written comes back, what was there stays."""
 
+import errno
 import json
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -9,6 +18,9 @@ import pytest
 from lab.errors import InputError
 from lab.files import replacing
 from lab.runs import EvalResult, Features, Run, find_runs
+
+FORK = multiprocessing.get_context("fork")
+HEADER = b"step,epoch,loss\n"
 
 
 def result(queries=3, gallery=4) -> EvalResult:
@@ -203,3 +215,323 @@ def test_a_run_from_before_a_setting_existed_goes_on_with_that_setting_s_default
         assert Run.create(run.folder, "finetune", usual).evals() == ["d"]
     with pytest.raises(InputError, match="newer was None, now 'x'"):
         Run.create(run.folder, "finetune", Settings(newer="x"))
+
+
+@dataclass(frozen=True)
+class HowSettings:
+    HOW: ClassVar[frozenset[str]] = frozenset({"num_workers", "keep"})
+    lr: float = 0.1
+    num_workers: int = 8
+    keep: int = 1
+
+
+def test_settings_that_say_how_the_work_is_done_may_change(tmp_path):
+    run = Run.create(tmp_path / "r", "pretrain", HowSettings())
+    run.checkpoint.write_text("weights")
+    config = (run.folder / "config.json").read_text()
+    assert json.loads(config)["settings"] == {"lr": 0.1, "num_workers": 8, "keep": 1}
+    again = Run.create(run.folder, "pretrain", HowSettings(num_workers=2, keep=5))
+    assert again.config["settings"]["num_workers"] == 8  # as the run was begun
+    assert (run.folder / "config.json").read_text() == config
+    with pytest.raises(InputError, match="lr was 0.1, now 0.2"):
+        Run.create(run.folder, "pretrain", HowSettings(lr=0.2, num_workers=2))
+    older = json.loads(config)
+    del older["settings"]["keep"]  # made before the setting existed
+    (run.folder / "config.json").write_text(json.dumps(older))
+    Run.create(run.folder, "pretrain", HowSettings(keep=7))
+    older["settings"]["gone"] = 1  # made by other code: what it meant is not known
+    (run.folder / "config.json").write_text(json.dumps(older))
+    with pytest.raises(InputError, match="gone was 1, now None"):
+        Run.create(run.folder, "pretrain", HowSettings())
+
+
+def test_an_older_checkpoint_alone_is_something_to_lose(tmp_path):
+    run = Run.create(tmp_path / "r", "pretrain", {"lr": 0.1})
+    for name in ("checkpoint-000000010.pt", "checkpoint-000000200.pt", "checkpoint-best.pt", "checkpoint-1.damaged.pt"):
+        (run.folder / name).write_text("weights")
+    older = run.older_checkpoints()
+    assert [(file.name, step) for file, step in older.items()] == [
+        ("checkpoint-000000200.pt", 200),
+        ("checkpoint-000000010.pt", 10),
+    ]
+    with pytest.raises(InputError, match="lr was 0.1, now 0.2"):
+        Run.create(run.folder, "pretrain", {"lr": 0.2})
+
+
+HOLD = """
+import sys
+from lab.runs import Run
+with Run(sys.argv[1]).locked():
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A run that another process writes."""
+    run = Run.create(tmp_path / "r", "pretrain", {"lr": 0.1})
+    command = [sys.executable, "-c", HOLD, str(run.folder)]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout.readline() == b"locked\n"
+    yield run, other
+    other.kill()
+    other.communicate()
+
+
+def enter(run: Run) -> None:
+    with run.locked():
+        pass
+
+
+def test_a_second_process_is_refused_until_the_first_has_ended_or_was_killed(held):
+    run, other = held
+    before = (run.folder / "config.json").read_bytes()
+    with pytest.raises(InputError, match=f"another process is writing {run.folder}; wait for it or stop it"):
+        enter(run)
+    for settings in ({"lr": 0.1}, {"lr": 0.2}):  # it has no checkpoint yet, and still is not to be overwritten
+        with pytest.raises(InputError, match="another process is writing"):
+            Run.create(run.folder, "pretrain", settings)
+    assert (run.folder / "config.json").read_bytes() == before
+    run.checkpoint.write_text("weights")
+    assert Run.create(run.folder, "pretrain", {"lr": 0.1}).config == run.config  # nothing is written
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+    enter(run)
+
+
+def test_the_lock_may_be_nested_and_is_held_to_the_end(tmp_path, monkeypatch):
+    run = Run.create(tmp_path / "r", "pretrain", {})
+    monkeypatch.chdir(tmp_path)
+    with run.locked():
+        with Run("r").locked(), Run(tmp_path / "r" / ".." / "r").locked():
+            assert in_another_process(enter, run) == "refused"
+        assert in_another_process(enter, run) == "refused"
+        refused = []
+        thread = threading.Thread(target=lambda: refused.append(_refusal(enter, run)))
+        thread.start()
+        thread.join()
+        assert refused == ["refused"]  # another thread that trains the same run is no nesting
+    assert in_another_process(enter, run) == "done"
+    with pytest.raises(ZeroDivisionError), run.locked():
+        raise ZeroDivisionError
+    assert in_another_process(enter, run) == "done"
+
+
+def _refusal(function, *arguments) -> str:
+    try:
+        function(*arguments)
+    except InputError:
+        return "refused"
+    return "done"
+
+
+def _report(answer, function, *arguments) -> None:
+    answer.put(_refusal(function, *arguments))
+
+
+def in_another_process(function, *arguments) -> str:
+    """ "done", or "refused" when it raised InputError; the process is a copy of this one."""
+    answer = FORK.SimpleQueue()
+    process = FORK.Process(target=_report, args=(answer, function, *arguments))
+    process.start()
+    process.join(60)
+    return answer.get() if process.exitcode == 0 else f"died with {process.exitcode}"
+
+
+def create_and_hold(folder, settings, gate, answer) -> None:
+    gate.wait(60)
+    try:
+        run = Run.create(folder, "pretrain", settings)
+        with run.locked():
+            same = json.loads((folder / "config.json").read_text())["settings"] == settings
+            answer.put("trains" if same else "trains with the settings of another")
+            gate.wait(60)
+            run.checkpoint.write_text("weights")
+    except InputError as error:
+        answer.put(str(error))
+        gate.wait(60)
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_of_processes_that_race_for_a_run_one_trains_with_its_own_settings(tmp_path, attempt):
+    gate, answer = FORK.Barrier(4), FORK.SimpleQueue()
+    jobs = [FORK.Process(target=create_and_hold, args=(tmp_path / "r", {"lr": lr}, gate, answer)) for lr in range(4)]
+    for job in jobs:
+        job.start()
+    answers = [answer.get() for _ in jobs]
+    for job in jobs:
+        job.join(60)
+    assert answers.count("trains") <= 1
+    assert all("another process" in said for said in answers if said != "trains")
+
+
+def test_a_run_that_was_begun_anew_by_others_is_not_trained(tmp_path):
+    mine = Run.create(tmp_path / "r", "pretrain", {"lr": 0.1})
+    Run.create(tmp_path / "r", "pretrain", {"lr": 0.2})
+    with pytest.raises(InputError, match="another process has begun .* anew with other settings"):
+        enter(mine)
+    enter(Run(tmp_path / "r"))
+
+
+def test_the_first_process_of_a_job_creates_and_locks_and_the_others_open(tmp_path, monkeypatch):
+    run = Run.create(tmp_path / "r", "pretrain", {"lr": 0.1})
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(InputError, match="no run at"):
+        Run.create(tmp_path / "new", "pretrain", {"lr": 0.1})
+    before = (run.folder / "config.json").read_bytes()
+    assert Run.create(run.folder, "pretrain", {"lr": 0.1}).config == run.config
+    assert (run.folder / "config.json").read_bytes() == before
+    with run.locked():  # it does not hold the lock
+        monkeypatch.setenv("RANK", "0")
+        assert in_another_process(enter, run) == "done"
+    with run.locked():
+        assert in_another_process(enter, run) == "refused"
+
+
+def test_what_killed_processes_left_half_written_goes_and_nothing_else(tmp_path):
+    run = Run.create(tmp_path / "r", "pretrain", {})
+    mine = [".checkpoint.pt.a1b2", ".log.csv.x", ".config.json.y_z"]
+    others = [".checkpoint.pt", ".notes", "checkpoint.pt", ".result.json.x", "log.csv.old"]
+    for name in mine + others:
+        (run.folder / name).write_text("")
+    with run.locked():
+        (run.folder / ".checkpoint.pt.now").write_text("")  # being written by this process
+        enter(run)
+        assert (run.folder / ".checkpoint.pt.now").exists()
+    left = {file.name for file in run.folder.iterdir()}
+    assert left == {"config.json", ".lock", ".checkpoint.pt.now", *others}
+
+
+def test_a_folder_with_a_lock_and_leftovers_alone_is_empty(tmp_path):
+    (tmp_path / "r").mkdir()
+    for name in (".lock", ".config.json.killed"):
+        (tmp_path / "r" / name).write_text("")
+    assert Run.create(tmp_path / "r", "pretrain", {"lr": 0.1}).config["settings"] == {"lr": 0.1}
+    assert {file.name for file in (tmp_path / "r").iterdir()} == {".lock", "config.json"}
+
+
+def test_locking_a_new_folder_makes_it_and_an_unwritable_place_is_explained(tmp_path):
+    with Run(tmp_path / "a" / "b").locked():
+        assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write the run folder .*file/r \(Not a directory\)"):
+        enter(Run(tmp_path / "file" / "r"))
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOTSUP, "Operation not supported"), OSError(errno.EROFS, "Read-only")]
+)
+def test_file_systems_without_locks_or_without_writing(tmp_path, monkeypatch, capsys, error):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr("lab.runs.FileLock.acquire", refuse)
+    if error.errno == errno.ENOTSUP:
+        enter(Run(tmp_path / "r"))
+        assert "has no locks: start no second process there" in capsys.readouterr().err
+    else:
+        with pytest.raises(InputError, match="cannot write the run folder"):
+            enter(Run(tmp_path / "r"))
+
+
+def logged(tmp_path, *lines: bytes) -> Run:
+    run = Run.create(tmp_path / "r", "pretrain", {})
+    run.log_file.write_bytes(b"".join(lines))
+    return run
+
+
+def test_the_text_of_a_logged_number_says_its_last_bit(tmp_path):
+    run = Run.create(tmp_path / "r", "pretrain", {})
+    numbers = np.random.default_rng(0).standard_normal(50) * 10.0 ** np.arange(-25, 25)
+    for step, number in enumerate(numbers):
+        run.append_log({"step": step, "python": float(number), "numpy": number, "none": float("nan")})
+    header, *lines = run.log_file.read_text().splitlines()
+    assert header == "step,python,numpy,none"
+    for step, (line, number) in enumerate(zip(lines, numbers, strict=True)):
+        fields = line.split(",")
+        assert int(fields[0]) == step
+        assert float(fields[1]) == float(fields[2]) == number
+    assert run.log()["none"].isna().all()
+
+
+def test_a_torn_last_line_is_never_taken_for_a_row(tmp_path):
+    """Cut at every byte: "120,3,0.0" becomes "12" on the way, which is a step too."""
+    text = HEADER + b"100,3,0.25\n120,3,0.0625\n"
+    for length in range(len(text) + 1):
+        run = logged(tmp_path, text[:length])
+        whole = text[:length].count(b"\n") - 1
+        assert len(run.log()) == max(0, whole), length
+        assert list(run.log()["step"] if whole > 0 else []) == [100, 120][: max(0, whole)]
+        run.append_log({"step": 140, "epoch": 3, "loss": 0.5})
+        kept = text[:length].rpartition(b"\n")[0]
+        assert run.log_file.read_bytes() == (kept + b"\n" if kept else HEADER) + b"140,3,0.5\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "step", "after"),
+    [
+        (HEADER + b"10,1,0.50\n20,1,1e-1\n30,2,.3\n", 20, HEADER + b"10,1,0.50\n20,1,1e-1\n"),
+        (HEADER + b"10,1,0.50\n20,1,1e-1\n", 20, HEADER + b"10,1,0.50\n20,1,1e-1\n"),
+        (HEADER + b"100,1,0.50\n120,1,0.1\n12", 120, HEADER + b"100,1,0.50\n120,1,0.1\n"),
+        (b"step,epoch,loss\r\n10,1,0.50\r\n20,1,nan\r\n30,2,\r", 20, b"step,epoch,loss\r\n10,1,0.50\r\n20,1,nan\r\n"),
+        (HEADER + b"9,1,nan\n10,1,\n\0\0\0\0\n", 10, HEADER + b"9,1,nan\n10,1,\n"),
+        (b"loss,step\n1,10\n2,20\n30,3", 15, b"loss,step\n1,10\n"),
+    ],
+)
+def test_trimming_keeps_the_other_lines_byte_for_byte(tmp_path, before, step, after):
+    run = logged(tmp_path, before)
+    run.trim_log(step)
+    assert run.log_file.read_bytes() == after
+
+
+@pytest.mark.parametrize("text", [b"", b"step,ep", HEADER, HEADER + b"5,1,0.5\n", HEADER + b"5,1"])
+def test_a_log_of_which_no_row_is_left_is_deleted(tmp_path, text):
+    run = logged(tmp_path, text)
+    run.trim_log(-1)
+    assert not run.log_file.exists()
+    run.trim_log(-1)
+    run.append_log({"step": 1, "other": 2})
+    assert run.log()["other"].tolist() == [2]
+
+
+def test_a_log_without_steps_is_named(tmp_path):
+    with pytest.raises(InputError, match="log.csv has no column 'step'"):
+        logged(tmp_path, b"5,1,0.5\n").trim_log(3)
+
+
+def test_trimming_a_log_that_is_all_right_does_not_write_it(tmp_path):
+    run = logged(tmp_path, HEADER, b"5,1,0.5\n")
+    before = run.log_file.stat()
+    run.trim_log(5)
+    assert (run.log_file.stat().st_ino, run.log_file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def append_with_limit(run: Run, limit: int, row: dict) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    run.append_log(row)
+
+
+@pytest.mark.parametrize("room", [0, 1, 5, 10, 11])
+def test_a_full_disk_leaves_no_half_line(tmp_path, room):
+    text = HEADER + b"10,1,0.5\n"
+    run = logged(tmp_path, text)
+    row = {"step": 20, "epoch": 1, "loss": 0.125}  # 11 bytes
+    said = in_another_process(append_with_limit, run, len(text) + room, row)
+    assert said == ("done" if room == 11 else "refused")
+    assert run.log_file.read_bytes() == text + b"20,1,0.125\n" * (room == 11)
+
+
+def test_a_disk_that_fails_to_sync_a_row_is_explained(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = Run.create(tmp_path / "r", "pretrain", {})
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        InputError, match=r"log.csv \(No space left on device\); free space there .* same command to go on"
+    ):
+        run.append_log({"step": 1})
+    assert run.log_file.read_bytes() == b""

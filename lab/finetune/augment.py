@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -60,18 +62,28 @@ class Augmentation:
         return image
 
 
-class TrainingImages(Dataset):
-    """The crops of a split, resized and augmented. An item is asked for by (crop index, seed of this draw).
+class Draw(NamedTuple):
+    """What one step asks for: crops (n,), and at which places (n,) of the whole job's batch they stand."""
 
-    `item -> (image (3, H, W) uint8, label)`. The seed travels with the request, so that what is drawn does not depend
-    on the number of worker processes, nor on where an interrupted run goes on. Up to `cache_gb` gigabytes of resized
-    crops are kept in memory; a larger data set is read from disk at every draw. Unreadable files: see `Crops`.
+    step: int
+    crops: np.ndarray
+    places: np.ndarray
+
+
+class TrainingImages(Dataset):
+    """The crops of a split, resized and augmented: a `Draw` -> (images (n, 3, H, W) uint8, labels (n,)).
+
+    What chance does to an image follows from seed, step and place in the batch, so it depends neither on the number of
+    processes nor on where an interrupted run goes on. Up to `cache_gb` gigabytes of resized crops are kept in memory; a
+    larger data set is read from disk at every draw. Unreadable files: see `Crops`.
     """
 
-    def __init__(self, split: Split, height: int, width: int, augmentation: Augmentation, cache_gb: float = 4.0):
+    def __init__(
+        self, split: Split, height: int, width: int, augmentation: Augmentation, seed: int, cache_gb: float = 4.0
+    ):
         self.labels = split.labels
         self.crops = Crops(split.path, partial(_resized, height=height, width=width))
-        self.augmentation = augmentation
+        self.augmentation, self.seed = augmentation, seed
         self.cache = None
         if len(split) * height * width * 3 <= cache_gb * 1e9:
             with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:  # decoding releases the interpreter lock
@@ -81,20 +93,25 @@ class TrainingImages(Dataset):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, item: tuple[int, tuple[int, ...]]) -> tuple[Tensor, int]:
-        index, seed = item
-        image, source = self.crops[index] if self.cache is None else (self.cache[index], self.source[index])
-        image = self.augmentation(image, np.random.default_rng(seed))
-        return torch.from_numpy(image).permute(2, 0, 1), int(self.labels[source])
+    def __getitems__(self, draw: Draw) -> tuple[Tensor, Tensor]:
+        images, sources = [], []
+        for crop, place in zip(draw.crops, draw.places, strict=True):
+            image, source = self.crops[crop] if self.cache is None else (self.cache[crop], self.source[crop])
+            images.append(self.augmentation(image, np.random.default_rng((self.seed, draw.step, int(place)))))
+            sources.append(source)
+        # (n, H, W, 3) in memory, which is the order of channels_last: nothing is turned
+        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), torch.from_numpy(self.labels[sources])
 
 
-def draws(batches: Iterable[np.ndarray], seed: int, first: int, last: int) -> Iterator[list[tuple[int, tuple]]]:
-    """The requests for batches `first` to `last` - 1 of a stream: crop indices with a seed for each draw."""
-    for step, batch in enumerate(batches):
-        if step >= last:
-            return
+def draws(batches: Iterable[np.ndarray], first: int, last: int, rank: int = 0, world_size: int = 1) -> Iterator[Draw]:
+    """What a process draws in the steps `first` to `last` - 1 of a stream of whole batches.
+
+    Places are dealt out in turn, as the published code's are to its GPUs: every person is in every process's part.
+    """
+    for step, batch in enumerate(islice(batches, last)):
         if step >= first:
-            yield [(int(index), (seed, step, position)) for position, index in enumerate(batch)]
+            places = np.arange(rank, len(batch), world_size)
+            yield Draw(step, batch[places], places)
 
 
 def _resized(image, height: int, width: int) -> np.ndarray:

@@ -1,26 +1,34 @@
 """Fine-tuning: labelled crops in, an MGN that tells people apart out. The loop in `finetune` is the whole story."""
 
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from lab.backbone import LoadReport, autocast, load_trunk, pick_device
-from lab.batch_norm import in_groups
+from lab.backbone import LoadReport, load_trunk, pick_device
+from lab.batch_norm import in_groups, statistics_kept
 from lab.data.splits import Split, choose_subset
+from lab.distributed import (
+    as_first,
+    average_gradients,
+    check_parts,
+    gather_with_gradient,
+    is_first,
+    parallel,
+    rank,
+    world_size,
+)
 from lab.errors import InputError
-from lab.files import replacing
 from lab.finetune.augment import Augmentation, TrainingImages, draws
 from lab.finetune.losses import mgn_losses
-from lab.finetune.mgn import MGN, from_official
+from lab.finetune.mgn import HEAD_DIM, MGN, from_official
 from lab.finetune.sampler import IdentitySampler
 from lab.pixels import (
     FINETUNE_MEAN,
@@ -32,9 +40,17 @@ from lab.pixels import (
     shown_statistics,
 )
 from lab.runs import Run
+from lab.training.health import Health, Meter
+from lab.training.loading import load_batches, to_device
+from lab.training.precision import Precision
+from lab.training.profile import section
+from lab.training.session import HOW, Session, check_seed
 from lab.weights import identify, read_weights, resolve_weights, unwrap
 
 AfterEpoch = Callable[[MGN, int], dict[str, float]]
+Encode = Callable[[Tensor], dict[str, Tensor]]
+MEASURED = ("loss_cls", "loss_triplet", "accuracy")  # at every step; log.csv has their means since the row before
+ADVICE = "raise --accumulate, which goes through a batch in parts, or lower --ids-per-batch or --height and --width"
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,7 @@ class FinetuneConfig:
     ids_per_batch: int = 4  # different people in a batch
     images_per_id: int = 16  # crops of each of them
     bn_groups: int = 4  # parts of a batch with batch-norm statistics of their own; published: 4 GPUs. 1 is faster
+    accumulate: int = 1  # go through a process's share in so many parts: less memory, a third more time, same result
     lr: float = 3.5e-4  # Adam's learning rate, all parameters
     weight_decay: float = 5e-4  # L2, added to the gradient (coupled), all parameters
     warmup: float = 1 / 6  # share of the run with rising learning rate (published: 10 of 60 epochs)
@@ -74,11 +91,18 @@ class FinetuneConfig:
     erase: float = 0.5  # probability of an erased rectangle
     seed: int = 0  # of weights, identities, batches and augmentation
     device: str = "auto"  # auto, cpu, cuda
-    amp: Literal["auto", "bfloat16", "off"] = "auto"  # mixed precision (published: off); auto: where hardware has it
+    amp: Literal["auto", "bfloat16", "float16", "off"] = "auto"  # mixed precision; auto: bfloat16 where hardware has it
+    compile: bool = False  # torch.compile trunk and branches: the first step takes a minute, what it gains depends
+    deterministic: bool = False  # on a GPU: equal runs to the last bit, at some cost; a CPU does that anyway
     num_workers: int = 0  # processes that read crops; 0 is best when they are cached
     cache_gb: float = 4.0  # resized crops are kept in memory if they need no more than this
     log_every: int = 10  # steps between rows of log.csv
-    checkpoint_every: int = 1  # epochs between checkpoints; the last epoch always has one
+    tensorboard: bool = False  # the same rows for TensorBoard, in the run folder's tensorboard/
+    profile: bool = False  # trace steps 5 to 12 and print where their time goes
+    checkpoint_minutes: float = 5.0  # between checkpoints; there is one at the end in any case
+    keep: int = 1  # older checkpoints that are kept beside the latest one
+
+    HOW: ClassVar[frozenset[str]] = HOW | {"cache_gb"}
 
     @classmethod
     def tiny(cls) -> "FinetuneConfig":
@@ -110,52 +134,104 @@ def finetune(
 ) -> MGN:
     """Fine-tune an MGN on labelled crops (paper, section 5) and return it in eval mode.
 
-    Starts from the trunk in `init` (a checkpoint, a run folder, "shipped"; None is from scratch), writes a checkpoint
-    after every epoch, and goes on from the run's checkpoint if there is one. `after_epoch(model, epochs done)` may
-    measure something; what it returns is shown. Raises InputError for fewer identities than a batch needs, for an
-    `init` without usable weights, and when the loss is no longer finite; the last good checkpoint stays.
+    Starts from the trunk in `init` (a checkpoint, a run folder, "shipped"; None is from scratch). A run that was stopped
+    goes on after its last checkpoint, exactly as if it had not been. `after_epoch(model, epochs done)` may measure
+    something; what it returns is shown. Started by torchrun, the processes share each batch. Raises InputError for fewer
+    identities than a batch needs, an `init` without usable weights, a run that another process is training, and a loss
+    that is not finite or explodes (the last good checkpoint stays); Stopped after SIGTERM, when everything is saved.
     """
     device = pick_device(config.device)
+    check_seed(config.seed)
     train = choose_subset(train, config.fraction, config.fraction_of, config.subset, config.seed)
     sampler = IdentitySampler(train.labels, config.ids_per_batch, config.images_per_id, config.seed)
-    _check_groups(sampler.batch_size, config.bn_groups)
+    _check_groups(sampler.batch_size, config)
     steps_per_epoch = config.steps_per_epoch or max(1, len(train) * config.repeat // sampler.batch_size)
     steps = config.epochs * steps_per_epoch
     frozen = frozen_steps(steps, config.freeze, init is not None)
-    model, optimizer, step = _start(run, config, train.num_ids, init, device, progress)
-    batches = iter(_loader(train, config, draws(sampler, config.seed, step, steps), device))
-    meter = _Meter(run, sampler.batch_size)
-    with tqdm(total=steps, initial=step, unit="step", desc="fine-tuning", disable=not progress) as bar:
-        for epoch in range(step // steps_per_epoch, config.epochs):
-            set_frozen(model, step < frozen)  # anew in every epoch: a measurement leaves eval mode behind
-            for images, labels in islice(batches, steps_per_epoch):
-                if step == frozen:
-                    set_frozen(model, False)
+    meter = Meter(run, MEASURED, sampler.batch_size)
+    with Session(run, config, device, meter, Health(run), ADVICE) as session:
+        model = _start(session, config, train.num_ids, init, progress).to(device, memory_format=torch.channels_last)
+        optimizer = make_optimizer(model, config)
+        precision = Precision(device, config.amp)
+        first = session.restore(model, optimizer, precision)
+        images = _training_images(train, config)
+        requests = draws(sampler, first, steps, rank(), world_size())
+        batches = to_device(load_batches(images, requests, config.num_workers, device), device)
+        encode = None
+        with tqdm(total=steps, initial=first, unit="step", disable=not (progress and is_first())) as bar:
+            for step, (crops, labels) in enumerate(session.each(batches), first):
+                if encode is None or step == frozen:
+                    set_frozen(model, step < frozen)
+                    encode = parallel(model, model.features)
                 lr = learning_rate(step, steps, config)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
-                labels = labels.to(device, non_blocking=True)
-                images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
-                with autocast(device, config.amp):
-                    features = grouped_features(model, images, config.bn_groups)
-                terms, accuracy = mgn_losses(features, model.class_weights(), labels, **loss_settings(config))
-                loss = sum(terms.values())
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
+                terms, accuracy = _step(model, encode, crops, labels, config, precision)
+                with section("optimizer"):
+                    precision.step(optimizer)
 
-                step += 1
-                bar.update()
-                meter.add(terms, accuracy)
-                if step % config.log_every == 0 or step % steps_per_epoch == 0:
-                    row = meter.log(step, epoch + 1, lr)
+                done = step + 1
+                epochs, position = divmod(done, steps_per_epoch)
+                meter.add(*(_sum(terms, kind) for kind in MEASURED[:2]), accuracy)
+                if position == 0 or done % config.log_every == 0:
+                    row = _row(done, step // steps_per_epoch + 1, lr, meter.read(done))
+                    session.write(row)
                     bar.set_postfix(loss=f"{row['loss']:.2f}", accuracy=f"{row['accuracy']:.2f}")
-            if (epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs:
-                save(run, model, optimizer if step < steps else None, step, epoch + 1, config)
-            if after_epoch:
-                measured = after_epoch(model, epoch + 1)
-                bar.write(f"epoch {epoch + 1}: " + ", ".join(f"{name} {value:.3f}" for name, value in measured.items()))
+                if position == 0 and after_epoch:
+                    with meter.pause():
+                        measured = after_epoch(as_first(model), epochs)
+                    bar.write(f"epoch {epochs}: {', '.join(f'{name} {value:.3f}' for name, value in measured.items())}")
+                    encode = None  # a measurement leaves eval mode behind
+                bar.update()
+                # a finished run is saved without the optimizer: no step will use its moments, twice the size of the model
+                kept = optimizer if done < steps else None
+                state = partial(session.state, model, kept, precision, done, epochs, {"config": asdict(config)})
+                session.end_step(done, state, last=done == steps)
     return model.eval()
+
+
+def _step(
+    model: MGN, encode: Encode, images: Tensor, labels: Tensor, config: FinetuneConfig, precision: Precision
+) -> tuple[dict[str, Tensor], Tensor]:
+    """One batch forward and backward: the terms of the loss and the accuracy, over the whole job's batch.
+
+    Every process computes the loss of all images: hard mining looks for neighbours in the whole batch.
+    """
+    groups = config.bn_groups // world_size()
+    if config.accumulate > 1:
+        return _step_in_parts(model, images, labels, groups, config, precision)
+    with section("forward"):
+        with precision.autocast():
+            features = grouped_features(model, images, groups, encode)
+        terms, accuracy = _losses(model, features, labels, config)
+    with section("backward"):
+        precision.scale(sum(terms.values())).backward()
+    return terms, accuracy
+
+
+def _step_in_parts(
+    model: MGN, images: Tensor, labels: Tensor, groups: int, config: FinetuneConfig, precision: Precision
+) -> tuple[dict[str, Tensor], Tensor]:
+    """`_step` with the memory of one part: features of all first, then each part again, with the gradient of its features.
+
+    The triplets need everybody's features, but the way back from a feature to the weights needs that part's maps alone.
+    Batch norm goes by groups, and a part is some whole groups, so nothing changes but the order of additions.
+    """
+    with section("forward"):
+        with torch.no_grad(), statistics_kept(model), precision.autocast():
+            features = grouped_features(model, images, groups)
+        features = {head: feature.requires_grad_() for head, feature in features.items()}
+        terms, accuracy = _losses(model, features, labels, config)
+    with section("backward"):
+        precision.scale(sum(terms.values())).backward()
+        for part in range(config.accumulate):
+            # running statistics follow the first part of all, as in `in_groups`
+            with precision.autocast(), statistics_kept(model) if part else nullcontext():
+                again = grouped_features(model, images[part :: config.accumulate], groups // config.accumulate)
+            gradients = [features[head].grad[part :: config.accumulate] for head in again]
+            torch.autograd.backward(list(again.values()), gradients)
+        average_gradients(model.parameters())
+    return terms, accuracy
 
 
 def learning_rate(step: int, steps: int, config: FinetuneConfig) -> float:
@@ -169,10 +245,33 @@ def learning_rate(step: int, steps: int, config: FinetuneConfig) -> float:
     return config.final_lr + (config.lr - config.final_lr) * (1 + cosine) / 2
 
 
-def grouped_features(model: MGN, images: Tensor, groups: int) -> dict[str, Tensor]:
-    """`model.features` with batch norm over `groups` parts: image i is in part i % groups, as it went to that GPU."""
-    parts = in_groups(model, model.features, [images[group::groups] for group in range(groups)])
+def _losses(
+    model: MGN, features: dict[str, Tensor], labels: Tensor, config: FinetuneConfig
+) -> tuple[dict[str, Tensor], Tensor]:
+    joined = whole_batch(torch.cat(list(features.values()), dim=1))
+    features = dict(zip(features, joined.split(HEAD_DIM, dim=1), strict=True))
+    return mgn_losses(features, model.class_weights(), whole_batch(labels), **loss_settings(config))
+
+
+def grouped_features(model: MGN, images: Tensor, groups: int, encode: Encode | None = None) -> dict[str, Tensor]:
+    """`model.features` with batch norm over `groups` parts: image i is in part i % groups, as it went to that GPU.
+
+    `encode` is model.features as `lab.distributed.parallel` made it, if it did.
+    """
+    if groups == 1:
+        return (encode or model.features)(images)
+    parts = in_groups(model, encode or model.features, [images[group::groups] for group in range(groups)])
     return {head: torch.stack([part[head] for part in parts], dim=1).flatten(0, 1) for head in parts[0]}
+
+
+def whole_batch(rows: Tensor) -> Tensor:
+    """One row per image of this process -> one per image of the whole job's batch, in its order; gradients flow back.
+
+    Image i went to process i % processes.
+    """
+    if world_size() == 1:
+        return rows
+    return gather_with_gradient(rows).unflatten(0, (world_size(), -1)).transpose(0, 1).flatten(0, 1)
 
 
 def loss_settings(config: FinetuneConfig) -> dict:
@@ -205,29 +304,6 @@ def make_optimizer(model: MGN, config: FinetuneConfig) -> torch.optim.Adam:
     frozen_for_good = {id(head.bottleneck[1].bias) for head in model.heads()}
     parameters = [parameter for parameter in model.parameters() if id(parameter) not in frozen_for_good]
     return torch.optim.Adam(parameters, config.lr, weight_decay=config.weight_decay, fused=True)
-
-
-def save(
-    run: Run, model: MGN, optimizer: torch.optim.Optimizer | None, step: int, epoch: int, config: FinetuneConfig
-) -> None:
-    """Write checkpoint.pt; until the new file is whole on disk, the old one stays.
-
-    A finished run is saved without the optimizer (None): its moments are twice the size of the model, and no step
-    will use them.
-    """
-    if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
-        raise _not_finite(run, "a weight is no longer finite", step)
-    content = {
-        "model": model.state_dict(),
-        "optimizer": optimizer and optimizer.state_dict(),
-        "scaler": None,  # bfloat16 needs none
-        "step": step,
-        "epoch": epoch,
-        "rng": {"torch": torch.get_rng_state()},  # not needed to go on: batches and augmentation follow seed and step
-        "config": asdict(config),
-    }
-    with replacing(run.checkpoint) as temporary:
-        torch.save(content, temporary)
 
 
 def load(path: str | Path) -> MGN:
@@ -265,83 +341,40 @@ def new_model(config: FinetuneConfig, num_classes: int, init: str | Path | None)
     return model, report
 
 
-def _check_groups(batch_size: int, groups: int) -> None:
+def _check_groups(batch_size: int, config: FinetuneConfig) -> None:
+    groups = config.bn_groups
     if groups < 1 or batch_size % groups or batch_size // groups < 2:
         raise InputError(
             f"a batch of {batch_size} cannot be split into {groups} equal batch-norm groups of at least 2 images; change "
             "--bn-groups"
         )
+    check_parts(groups, config.accumulate)
 
 
-def _start(
-    run: Run, config: FinetuneConfig, num_classes: int, init: str | Path | None, device: torch.device, progress: bool
-) -> tuple[MGN, torch.optim.Adam, int]:
-    """Model, optimizer and steps done: as the run's checkpoint says if there is one, else new."""
-    if run.checkpoint.exists():
-        content = read_weights(run.checkpoint)
-        model = from_official(content["model"], config.last_stride).to(device, memory_format=torch.channels_last)
-        optimizer = make_optimizer(model, config)
-        if content["optimizer"] is not None:
-            optimizer.load_state_dict(content["optimizer"])
-        torch.set_rng_state(content["rng"]["torch"])
-        run.trim_log(content["step"])
-        return model, optimizer, content["step"]
-    torch.manual_seed(config.seed)
-    model, report = new_model(config, num_classes, init)
-    if progress:
-        print(report or "from random weights")
-        print(shown_statistics(model))
-    run.trim_log(-1)
-    model = model.to(device, memory_format=torch.channels_last)
-    return model, make_optimizer(model, config), 0
+def _start(session: Session, config: FinetuneConfig, num_classes: int, init: str | Path | None, progress: bool) -> MGN:
+    """The model of the run's checkpoint if there is one, else a new one."""
+    if session.found is not None:
+        model = from_official(session.found["model"], config.last_stride)
+    else:
+        torch.manual_seed(config.seed)
+        model, report = new_model(config, num_classes, init)
+        if progress:
+            print(report or "from random weights")
+            print(shown_statistics(model))
+    for part in model.trunk_parts() if config.compile else ():
+        part.compile()
+    return model
 
 
-def _loader(train: Split, config: FinetuneConfig, requests: Iterator, device: torch.device) -> DataLoader:
+def _training_images(train: Split, config: FinetuneConfig) -> TrainingImages:
     augmentation = Augmentation(config.flip, config.padding, config.erase)
-    images = TrainingImages(train, config.height, config.width, augmentation, config.cache_gb)
-    return DataLoader(images, batch_sampler=requests, num_workers=config.num_workers, pin_memory=device.type == "cuda")
+    return TrainingImages(train, config.height, config.width, augmentation, config.seed, config.cache_gb)
 
 
-class _Meter:
-    """Means of the loss over the steps between two rows of log.csv; finds the step whose loss is not finite.
-
-    It keeps tensors and looks at them only when a row is due, so that a GPU need not stop at every step.
-    """
-
-    def __init__(self, run: Run, batch_size: int):
-        self.run, self.batch_size = run, batch_size
-        self.values: list[Tensor] = []  # per step: classification, triplet, accuracy
-        self.since = time.monotonic()
-
-    def add(self, terms: dict[str, Tensor], accuracy: Tensor) -> None:
-        cls = sum(value for name, value in terms.items() if name.startswith("loss_cls"))
-        triplet = sum(value for name, value in terms.items() if name.startswith("loss_triplet"))
-        self.values.append(torch.stack([cls, triplet, accuracy]).detach())
-
-    def log(self, step: int, epoch: int, lr: float) -> dict:
-        """Write the row that ends with `step` (steps done); raises InputError where the loss was not finite."""
-        values = torch.stack(self.values).double().cpu()
-        finite = values.isfinite().all(dim=1)
-        if not finite.all():
-            first = step - len(values) + 1 + int((~finite).int().argmax())
-            raise _not_finite(self.run, f"the loss is {values[~finite][0, :2].sum().item()}", first)
-        cls, triplet, accuracy = values.mean(dim=0).tolist()
-        now = time.monotonic()
-        row = {
-            "step": step,
-            "epoch": epoch,
-            "lr": lr,
-            "loss": cls + triplet,
-            "loss_cls": cls,
-            "loss_triplet": triplet,
-            "accuracy": accuracy,
-            "images_per_second": len(values) * self.batch_size / (now - self.since),
-        }
-        self.run.append_log(row)
-        self.values, self.since = [], now
-        return row
+def _sum(terms: dict[str, Tensor], kind: str) -> Tensor:
+    return sum(value for name, value in terms.items() if name.startswith(kind)).detach()
 
 
-def _not_finite(run: Run, what: str, step: int) -> InputError:
-    kept = f"the last good checkpoint is {run.checkpoint}" if run.checkpoint.exists() else "no epoch was finished yet"
-    return InputError(f"{what} at step {step}, and training cannot go on; {kept}; use a smaller --lr")
+def _row(step: int, epoch: int, lr: float, means: dict[str, float]) -> dict:
+    loss = means["loss_cls"] + means["loss_triplet"]
+    return {"step": step, "epoch": epoch, "lr": lr, "loss": loss} | means

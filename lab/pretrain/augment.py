@@ -3,19 +3,26 @@
 LUPerson's list (paper, section 4.2) leaves out colour jitter, because the colour of clothes tells people apart, and
 adds strong random erasing, because people are often half hidden. MoCo's own list is there to compare with.
 
-Cropping, resizing, mirroring and blurring are linear, and they treat rows and columns alike: each is a matrix for the
-rows and one for the columns, and a view is `rows @ crop @ columns.T`. So a whole batch becomes views in a few batched
-matrix products, with a box, a blur and a rectangle of its own for every crop, on the CPU or on a GPU. Chance comes from
-torch's CPU generator in both cases. Legend: B crops in a batch, H x W their pixels, h x w the pixels of a view.
+A view is made in two places. What needs the crop itself is done picture by picture where crops are read (`Views.cut`:
+a box of the original pixels, resized). The rest is done for a whole batch on the device of the model (`finish`: mirror,
+grey, blur, erase). All chance is drawn beforehand as numbers in 0..1, one row per view (`chances`), so what a
+view looks like depends neither on who makes it nor on what was made before. What has to be known to launch the work on
+the device, such as which views are blurred, is settled on the host (`Views.draw`): the GPU is never waited for.
+Legend: n views, h x w their pixels, H x W those of a crop.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import permutations
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as colour
 
 from lab.errors import InputError
 from lab.pixels import LUPERSON_MEAN
@@ -48,14 +55,52 @@ RECIPES = {
 ERASE_MIN_AREA, ERASE_ASPECT = 0.02, (1 / 3.3, 1 / 0.3)  # share of the view, width / height of the rectangle
 TRIES = 10  # boxes that are drawn until one fits, as torchvision does
 BLUR_SIGMA = (0.1, 2.0)  # pixels of the view
-GREY = (0.299, 0.587, 0.114)  # of red, green, blue
+BOX_REACH = int((math.sqrt(4 * BLUR_SIGMA[1] ** 2 + 1) - 1) / 2) + 1  # pixels to each side of one of three box blurs
+JITTER = (
+    (colour.adjust_brightness, (0.6, 1.4)),
+    (colour.adjust_contrast, (0.6, 1.4)),
+    (colour.adjust_saturation, (0.6, 1.4)),
+    (colour.adjust_hue, (-0.1, 0.1)),
+)
+JITTER_ORDERS = list(permutations(range(len(JITTER))))
+
+BOX = (2 * TRIES + 2,)  # for a box: the area and the aspect of each try, then top and left
+CHANCE = np.dtype(
+    [
+        ("crop_box", "f8", BOX),
+        ("mirror", "f8"),
+        ("move", "f8"),
+        ("place", "f8"),
+        ("place_box", "f8", BOX),
+        ("place_mirror", "f8"),
+        ("jitter", "f8"),
+        ("jitter_order", "f8"),
+        ("jitter_strength", "f8", (len(JITTER),)),
+        ("grayscale", "f8"),
+        ("blur", "f8"),
+        ("blur_sigma", "f8"),
+        ("erase", "f8"),
+        ("erase_box", "f8", BOX),
+    ]
+)  # all that is left to chance in a view, as numbers in 0..1; every recipe draws all of them
+
+
+class Draws(NamedTuple):
+    """What is done to the views of a batch on the device; each list of views is in ascending order."""
+
+    mirrored: Tensor  # int64, which views
+    grey: Tensor  # int64, which views
+    blurred: Tensor  # (b,) int64, which views
+    sigma: Tensor  # (b,) float32, pixels
+    erased: Tensor  # (e,) int64, which views
+    rectangle: Tensor  # (e, 4) int64, top, left, height, width
 
 
 class Views:
-    """Makes one random view of every crop in a batch: call it twice for view_q and view_k.
+    """Makes random views of crops, from what chance says about each.
 
     `height` x `width` pixels, `recipe` a Recipe or a name in RECIPES, `fill` the colour of erased pixels: the model's
-    pixel mean, which is zero once the model has normalised. With `places` (N, 3, H', W'), pictures without a person,
+    pixel mean, which is zero once the model has normalised. With `places`, pictures (H, W, 3) uint8 without a person,
     crops are cut-outs of four channels whose alpha is the person, and views show the person somewhere else: what stays
     is the person alone (not LUPerson's; real crops have no alpha). Raises InputError for an unknown name.
     """
@@ -65,163 +110,183 @@ class Views:
         height: int,
         width: int,
         recipe: str | Recipe = "luperson",
-        fill=LUPERSON_MEAN,
-        places: Tensor | None = None,
+        fill: Sequence[float] = LUPERSON_MEAN,
+        places: Sequence[np.ndarray] = (),
     ):
         if isinstance(recipe, str) and recipe not in RECIPES:
             raise InputError(f"there is no augmentation '{recipe}'; choose among {', '.join(RECIPES)}")
         self.height, self.width, self.fill, self.places = height, width, fill, places
         self.recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
-        self.jitter = v2.ColorJitter(0.4, 0.4, 0.4, 0.1)
 
-    def __call__(self, crops: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """RGB crops (B, 3, H, W) uint8 -> views (B, 3, height, width) float32 in 0..255, on the device of `crops`.
+    def __call__(self, crops: Sequence[np.ndarray], seed: int = 0) -> Tensor:
+        """One view of every crop (H, W, 3) uint8: (n, 3, h, w) float32 in 0..255. Another seed gives other views."""
+        chance = chances(np.random.default_rng(seed), len(crops))
+        views = self.empty(len(crops))
+        for number, crop in enumerate(crops):
+            views[number] = self.cut(crop, chance[number])
+        return finish(views, self.draw(chance), torch.tensor(self.fill).view(1, 3, 1, 1))
 
-        With places, `crops` are RGBA cut-outs (B, 4, H, W). Crops of several sizes lie at the top left of one batch;
-        `sizes` (B, 2) says how high and wide each one is.
+    def empty(self, count: int) -> Tensor:
+        """Room for what `cut` makes, (n, 3, h, w) uint8, the three colours of a pixel side by side as it leaves them."""
+        return torch.empty(count, self.height, self.width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+
+    def cut(self, crop: np.ndarray, chance: np.void) -> Tensor:
+        """A box of a crop, resized: (H, W, 3) uint8 and its row of CHANCE -> (3, h, w) uint8.
+
+        With places the crop is (H, W, 4), and its person is put into one of them. Jitter, if any, is done here too.
         """
-        if sizes is None:
-            sizes = torch.tensor(crops.shape[2:]).expand(len(crops), 2)
-        views = self._crop_and_mirror(crops, sizes)
-        if self.places is not None:
-            views = self._move(views)
-        views = self._grey(self._jitter(views))
-        return self._erase(self._blur(views))
+        view = self._resized_box(crop, chance["crop_box"])
+        if len(self.places):
+            view = self._move(view, chance)
+        return jitter(view, chance) if chance["jitter"] < self.recipe.color_jitter else view
 
-    def _crop_and_mirror(self, crops: Tensor, sizes: Tensor) -> Tensor:
-        boxes = random_crop_boxes(sizes, self.recipe.crop_area, self.recipe.crop_aspect)
-        top, left, height, width = boxes.to(crops.device).unbind(1)
-        rows = resize_matrix(top, height, crops.shape[2], self.height)
-        columns = resize_matrix(left, width, crops.shape[3], self.width)
-        mirrored = _chance(0.5, len(crops)).to(crops.device)
-        columns = torch.where(mirrored[:, None, None], columns.flip(1), columns)
-        return _separable(rows, crops, columns)
+    def _resized_box(self, picture: np.ndarray, chance: np.ndarray) -> Tensor:
+        top, left, height, width = crop_box(chance, *picture.shape[:2], self.recipe.crop_area, self.recipe.crop_aspect)
+        # A copy whose colours lie side by side, also in the eyes of torch, which then is three times as fast.
+        part = torch.from_numpy(picture[None, top : top + height, left : left + width].copy()).permute(0, 3, 1, 2)
+        return F.interpolate(part, (self.height, self.width), mode="bilinear", antialias=True)[0]
 
-    def _move(self, views: Tensor) -> Tensor:
-        """(B, 4, h, w) -> (B, 3, h, w): what is not person comes from a random part of a random place."""
-        places = self.places[torch.randint(len(self.places), (len(views),))].to(views.device)
-        places = self._crop_and_mirror(places, torch.tensor(places.shape[2:]).expand(len(places), 2))
-        moved = _chance(self.recipe.move, len(views)).to(views.device)
-        person = torch.where(moved[:, None, None, None], views[:, 3:] / 255, 1)
-        return person * views[:, :3] + (1 - person) * places
+    def _move(self, view: Tensor, chance: np.void) -> Tensor:
+        """(4, h, w) -> (3, h, w): what is not person comes from a random part of a random place."""
+        if chance["move"] >= self.recipe.move:
+            return view[:3]
+        place = self._resized_box(self.places[int(chance["place"] * len(self.places))], chance["place_box"])
+        place = place.flip(2) if chance["place_mirror"] < 0.5 else place
+        return torch.lerp(place.float(), view[:3].float(), view[3:] / 255).round().byte()
 
-    def _jitter(self, views: Tensor) -> Tensor:
-        for index in _chance(self.recipe.color_jitter, len(views)).nonzero()[:, 0]:
-            views[index] = self.jitter(views[index].clamp(0, 255) / 255) * 255
-        return views
-
-    def _grey(self, views: Tensor) -> Tensor:
-        grey = (views * views.new_tensor(GREY).view(3, 1, 1)).sum(1, keepdim=True)
-        chosen = _chance(self.recipe.grayscale, len(views)).to(views.device)
-        return torch.where(chosen[:, None, None, None], grey, views)
-
-    def _blur(self, views: Tensor) -> Tensor:
-        sigma = _uniform(BLUR_SIGMA, len(views)) * _chance(self.recipe.blur, len(views))  # 0 changes nothing
-        sigma = sigma.to(views.device)
-        return _separable(blur_matrix(sigma, self.height), views, blur_matrix(sigma, self.width))
-
-    def _erase(self, views: Tensor) -> Tensor:
-        sizes = torch.tensor((self.height, self.width)).expand(len(views), 2)
-        area = (ERASE_MIN_AREA, self.recipe.erase_max_area)
-        boxes, fits = _random_boxes(sizes - 1, area, ERASE_ASPECT, sizes)  # a rectangle is smaller than the view
-        chosen = (fits & _chance(self.recipe.erase, len(views))).to(views.device)
-        top, left, height, width = (edge[:, None] for edge in boxes.to(views.device).unbind(1))
-        y, x = (torch.arange(size, device=views.device) for size in (self.height, self.width))
-        rows, columns = (y >= top) & (y < top + height), (x >= left) & (x < left + width)  # (B, h), (B, w)
-        inside = (rows & chosen[:, None])[:, None, :, None] & columns[:, None, None, :]
-        return torch.where(inside, views.new_tensor(self.fill).view(3, 1, 1), views)
+    def draw(self, chance: np.ndarray) -> Draws:
+        """What `finish` has to do: (n,) rows of CHANCE -> Draws, on the CPU."""
+        recipe = self.recipe
+        blurred = np.flatnonzero(chance["blur"] < recipe.blur)
+        size, area = (self.height, self.width), (ERASE_MIN_AREA, recipe.erase_max_area)
+        rectangles = {
+            view: first_box(chance["erase_box"][view], *size, area, ERASE_ASPECT, margin=1)
+            for view in np.flatnonzero(chance["erase"] < recipe.erase)
+        }
+        rectangles = {view: box for view, box in rectangles.items() if box is not None}
+        return Draws(
+            mirrored=torch.from_numpy(np.flatnonzero(chance["mirror"] < 0.5)),
+            grey=torch.from_numpy(np.flatnonzero(chance["grayscale"] < recipe.grayscale)),
+            blurred=torch.from_numpy(blurred),
+            sigma=torch.from_numpy(between(BLUR_SIGMA, chance["blur_sigma"][blurred])).float(),
+            erased=torch.tensor(list(rectangles), dtype=torch.int64),
+            rectangle=torch.tensor(list(rectangles.values()), dtype=torch.int64).reshape(-1, 4),
+        )
 
 
-def random_crop_boxes(sizes: Tensor, area=Recipe.crop_area, aspect=Recipe.crop_aspect) -> Tensor:
-    """Where each view looks: (B, 2) height and width -> (B, 4) top, left, height, width in pixels of the crop.
+def chances(random: np.random.Generator, count: int) -> np.ndarray:
+    """What chance says about `count` views: (count,) rows of CHANCE."""
+    return random.random((count, CHANCE.itemsize // 8)).view(CHANCE)[:, 0]
+
+
+def between(limits: tuple[float, float], chance):
+    return limits[0] + chance * (limits[1] - limits[0])
+
+
+def crop_box(chance: np.ndarray, height: int, width: int, area: tuple, aspect: tuple) -> tuple[int, int, int, int]:
+    """Where a view looks in a picture of height x width pixels: top, left, height, width.
 
     The rule of torchvision's RandomResizedCrop: a share of the area, an aspect on a logarithmic scale; when no box
-    fits in ten tries, the largest one of allowed aspect in the middle.
+    fits in ten tries, the largest one of allowed aspect in the middle. `chance` has the shape BOX.
     """
-    boxes, fits = _random_boxes(sizes, area, aspect, sizes)
-    height, width = sizes.unbind(1)
-    largest = torch.stack(
-        [
-            torch.minimum(height, (width / aspect[0]).round().long()),
-            torch.minimum(width, (height * aspect[1]).round().long()),
-        ],
-        dim=1,
-    )
-    middle = torch.cat([(sizes - largest) // 2, largest], dim=1)
-    return torch.where(fits[:, None], boxes, middle)
+    box = first_box(chance, height, width, area, aspect)
+    if box is None:
+        largest = min(height, round(width / aspect[0])), min(width, round(height * aspect[1]))
+        box = (height - largest[0]) // 2, (width - largest[1]) // 2, *largest
+    return box
 
 
-def resize_matrix(start: Tensor, length: Tensor, size: int, out: int) -> Tensor:
-    """Bilinear, antialiased resizing of `length` pixels from `start` on to `out` pixels: (B,), (B,) -> (B, out, size).
+def first_box(
+    chance: np.ndarray, height: int, width: int, area: tuple, aspect: tuple, margin: int = 0
+) -> tuple[int, int, int, int] | None:
+    """The first of ten drawn boxes that fits into a picture of height x width pixels: top, left, height, width, or None.
 
-    Each row of a matrix says how much of every source pixel an output pixel takes: a triangle around its position,
-    one source pixel wide to each side, or as wide as the step between output pixels when that is larger.
+    `area` is the range of the share that a box covers, `aspect` that of width / height; a box has to be `margin` pixels
+    smaller than the picture in both directions. In plain Python, as this is done for one picture at a time.
     """
-    start, length = start[:, None].float(), length[:, None].float()  # (B, 1)
-    source = torch.arange(size, device=start.device) + 0.5
-    step = length / out
-    position = start + (torch.arange(out, device=start.device) + 0.5) * step  # (B, out)
-    far = (source - position[:, :, None]).abs() / step.clamp(min=1)[:, :, None]  # (B, out, size)
-    inside = (source > start) & (source < start + length)  # (B, size)
-    weight = (1 - far).clamp(min=0) * inside[:, None, :]
-    return weight / weight.sum(2, keepdim=True)
+    numbers = chance.tolist()
+    for share, stretch in zip(numbers[:TRIES], numbers[TRIES : 2 * TRIES], strict=True):
+        pixels = between(area, share) * height * width
+        ratio = aspect[0] * (aspect[1] / aspect[0]) ** stretch
+        box_height, box_width = round(math.sqrt(pixels / ratio)), round(math.sqrt(pixels * ratio))
+        if 0 < box_height <= height - margin and 0 < box_width <= width - margin:
+            top, left = numbers[-2] * (height - box_height + 1), numbers[-1] * (width - box_width + 1)
+            return int(top), int(left), box_height, box_width
+    return None
+
+
+def jitter(view: Tensor, chance: np.void) -> Tensor:
+    """Brightness, contrast, saturation and hue, by Pillow as in the published recipe: (3, h, w) uint8 -> the same."""
+    image = Image.fromarray(view.permute(1, 2, 0).contiguous().numpy())
+    for change, strength in jitter_steps(chance):
+        image = change(image, strength)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def jitter_steps(chance: np.void) -> list[tuple[Callable, float]]:
+    """What torchvision's ColorJitter draws: the four changes in a random order, and how strong each is."""
+    order = JITTER_ORDERS[int(chance["jitter_order"] * len(JITTER_ORDERS))]
+    strength = chance["jitter_strength"].tolist()
+    return [(JITTER[number][0], between(JITTER[number][1], strength[number])) for number in order]
+
+
+def finish(views: Tensor, draws: Draws, fill: Tensor) -> Tensor:
+    """Mirror, grey, blur, erase: (n, 3, h, w) uint8 -> float32 in 0..255, all on the device of the model.
+
+    `fill` (1, 3, 1, 1) is the colour of erased pixels: the model's `pixel_mean`, which normalises to zero.
+    """
+    views = views.to(torch.float32, memory_format=torch.contiguous_format)  # colour after colour, as `blur` needs them
+    views[draws.mirrored] = views[draws.mirrored].flip(3)
+    red, green, blue = views[draws.grey].unbind(1)
+    views[draws.grey] = (0.299 * red + 0.587 * green + 0.114 * blue)[:, None].expand(-1, 3, -1, -1)
+    views[draws.blurred] = blur(views[draws.blurred], draws.sigma)
+    views[draws.erased] = erase(views[draws.erased], draws.rectangle, fill)
+    return views
+
+
+def blur(images: Tensor, sigma: Tensor) -> Tensor:
+    """Gaussian blur of each image with a sigma of its own: (b, C, h, w) float, (b,) pixels -> (b, C, h, w)."""
+    count, colours, height, width = images.shape
+    rows, columns = blur_matrix(sigma, height), blur_matrix(sigma, width)
+    images = images.reshape(count, colours * height, width) @ columns.transpose(1, 2)
+    images = images.reshape(count, colours, height, width).transpose(1, 2).reshape(count, height, colours * width)
+    return (rows @ images).reshape(count, height, colours, width).transpose(1, 2)
 
 
 def blur_matrix(sigma: Tensor, size: int) -> Tensor:
-    """Gaussian blur as Pillow does it, by three box blurs with fractional ends: sigma (B,) pixels -> (B, size, size).
+    """Gaussian blur as Pillow does it, by three box blurs with fractional ends: sigma (b,) pixels -> (b, size, size).
 
-    The border pixel stands for all pixels beyond it; sigma 0 gives the identity.
+    The border pixel stands for all pixels beyond it; sigma 0 gives the identity. Sigma is at most BLUR_SIGMA's.
     """
-    variance = sigma**2 / 3  # of one box
+    reach = 3 * BOX_REACH
+    small = min(size, 2 * reach + 1)
+    box = box_matrix(sigma, small)
+    blurred = box @ box @ box
+    # Pixels further than `reach` from the border are all blurred alike, so a small matrix says everything.
+    pixel = torch.arange(size, device=sigma.device)
+    row = torch.maximum(pixel.clamp(max=reach), pixel - (size - small))  # of the small matrix
+    column = row[:, None] + pixel - pixel[:, None]  # (size, size)
+    reached = (column >= 0) & (column < small)
+    return blurred[:, row[:, None], column.clamp(0, small - 1)] * reached
+
+
+def box_matrix(sigma: Tensor, size: int) -> Tensor:
+    """One of the three box blurs whose variances add up to sigma's: (b,) pixels -> (b, size, size)."""
+    variance = sigma**2 / 3
     whole = (((12 * variance + 1).sqrt() - 1) / 2).floor()  # full pixels to each side
     part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
-    reach = int(whole.max()) + 1
-    offset = torch.arange(-reach, reach + 1, device=sigma.device)
-    beyond = offset.abs() - whole[:, None]  # (B, taps)
+    offset = torch.arange(-BOX_REACH, BOX_REACH + 1, device=sigma.device)
+    beyond = offset.abs() - whole[:, None]  # (b, taps)
     tap = torch.where(beyond <= 0, 1.0, torch.where(beyond == 1, part[:, None], 0.0))
     tap = tap / (2 * (whole + part) + 1)[:, None]
-    position = (torch.arange(size, device=sigma.device)[:, None] + offset).clamp(0, size - 1)  # (size, taps)
-    shape = (len(sigma), size, len(offset))
-    box = torch.zeros(len(sigma), size, size, device=sigma.device)
-    box.scatter_add_(2, position.expand(shape), tap[:, None, :].expand(shape))
-    return box @ box @ box
+    pixel = torch.arange(size, device=sigma.device)
+    source = (pixel[:, None] + offset).clamp(0, size - 1)  # (size, taps)
+    return torch.einsum("bt,ptq->bpq", tap, (source[:, :, None] == pixel).to(tap.dtype))
 
 
-def pad_together(images: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Crops (3, H, W) of any sizes as one batch (B, 3, H, W), zeros beyond each, and their sizes (B, 2)."""
-    sizes = torch.tensor([image.shape[1:] for image in images])
-    height, width = sizes.max(0).values.tolist()
-    padded = [F.pad(image, (0, width - image.shape[2], 0, height - image.shape[1])) for image in images]
-    return torch.stack(padded), sizes
-
-
-def _random_boxes(limits: Tensor, area: tuple, aspect: tuple, sizes: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes (B, 4) top, left, height, width within pictures of `sizes` (B, 2), and whether one was found (B,).
-
-    `area` is the range of the share that a box covers, `aspect` that of width / height; of ten drawn boxes the first
-    that is no larger than `limits` (B, 2) is taken.
-    """
-    shape = (len(sizes), TRIES)
-    pixels = sizes.prod(1, keepdim=True) * _uniform(area, shape)
-    stretch = _uniform((math.log(aspect[0]), math.log(aspect[1])), shape).exp().sqrt()
-    tried = torch.stack([pixels.sqrt() / stretch, pixels.sqrt() * stretch], dim=2).round().long()  # (B, tries, 2)
-    fits = ((tried > 0) & (tried <= limits[:, None])).all(2)
-    box = tried[torch.arange(len(sizes)), fits.int().argmax(1)]  # (B, 2), the first that fits
-    corner = (torch.rand(len(sizes), 2) * (sizes - box + 1)).floor().long()
-    return torch.cat([corner, box], dim=1), fits.any(1)
-
-
-def _separable(rows: Tensor, images: Tensor, columns: Tensor) -> Tensor:
-    """(B, h, H), (B, 3, H, W), (B, w, W) -> rows @ image @ columns.T for each of the three colours, (B, 3, h, w)."""
-    count, colours, height, width = images.shape
-    planes = images.transpose(1, 2).reshape(count, height, colours * width)  # before .float(): bytes move faster
-    planes = (rows @ planes.float()).reshape(count, -1, width)  # (B, h * 3, W)
-    return (planes @ columns.transpose(1, 2)).reshape(count, rows.shape[1], colours, -1).transpose(1, 2)
-
-
-def _chance(probability: float, count: int) -> Tensor:
-    return torch.rand(count) < probability
-
-
-def _uniform(limits: tuple[float, float], shape) -> Tensor:
-    return torch.rand(shape) * (limits[1] - limits[0]) + limits[0]
+def erase(images: Tensor, rectangle: Tensor, fill: Tensor) -> Tensor:
+    """Paint a rectangle of each image in the colour `fill`: (e, 3, h, w), (e, 4) top, left, height, width."""
+    top, left, height, width = (edge[:, None] for edge in rectangle.unbind(1))
+    y, x = (torch.arange(size, device=images.device) for size in images.shape[2:])
+    rows, columns = (y >= top) & (y < top + height), (x >= left) & (x < left + width)  # (e, h), (e, w)
+    return torch.where(rows[:, None, :, None] & columns[:, None, None, :], fill, images)

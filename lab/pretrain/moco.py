@@ -6,6 +6,7 @@ view of a crop, not a re-ID query. Legend: B crops in a batch, C size of the pro
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from lab.backbone import resnet, statistics_of
 from lab.batch_norm import in_groups
+from lab.distributed import gather_rows, world_size
 from lab.errors import InputError
 from lab.pixels import (
     LUPERSON_MEAN,
@@ -46,11 +48,15 @@ class Contrast:
 
     @property
     def batch_accuracy(self) -> Tensor:
-        """Share of queries that are closer to their own key than to the other keys of this batch, which have its age.
+        return batch_accuracy(self.q, self.k)
 
-        While this stays at chance (1/B) and `accuracy` rises, the network tells old keys from new, not people.
-        """
-        return ((self.q @ self.k.T).argmax(1) == torch.arange(len(self.q), device=self.q.device)).float().mean()
+
+def batch_accuracy(q: Tensor, k: Tensor) -> Tensor:
+    """Share of queries that are closer to their own key than to the other keys of this batch, which have its age.
+
+    While this stays at chance (1/B) and `Contrast.accuracy` rises, the network tells old keys from new, not people.
+    """
+    return ((q @ k.T).argmax(1) == torch.arange(len(q), device=q.device)).float().mean()
 
 
 class MoCo(nn.Module):
@@ -83,20 +89,52 @@ class MoCo(nn.Module):
         register_pixel_statistics(self, pixel_mean, pixel_std)
 
     def forward(self, view_q: Tensor, view_k: Tensor) -> Contrast:
-        """One step: two views (B, 3, H, W) RGB 0..255 -> logits; moves encoder_k and the queue on.
+        """One step in one process: two views (B, 3, H, W) RGB 0..255 -> logits; moves encoder_k and the queue on.
 
-        The logits compare with the queue as it was before this step's keys went in.
+        The logits compare with the queue as it was before this step's keys went in. Training, where several processes
+        share a batch or one goes through it in parts, calls the three steps itself.
         """
-        q = F.normalize(self._encode(self.encoder_q, normalise(self, view_q)))
-        with torch.no_grad():
-            self._update_key_encoder()
-            k = F.normalize(self._encode_keys(normalise(self, view_k)))
-        q, k = at_least_float32(q), at_least_float32(k)
-        own = (q * k).sum(1, keepdim=True)  # (B, 1)
-        others = q @ self.queue.clone().detach()  # (B, K)
-        logits = torch.cat([own, others], dim=1) / self.temperature
-        self._enqueue(k)
-        return Contrast(logits, q, k)
+        order = torch.arange(len(view_k), device=view_k.device)
+        if self.bn_groups > 1:
+            order = torch.randperm(len(view_k), device=view_k.device)
+        keys = self.encode_keys(view_k[order], order)
+        contrast = self.contrast(view_q, keys, self.bn_groups)
+        self.enqueue(keys)
+        return contrast
+
+    @torch.no_grad()
+    def encode_keys(self, shuffled: Tensor, order: Tensor) -> Tensor:
+        """Move encoder_k on, and encode the second view of every crop in the whole job's batch -> (B, C) unit norm.
+
+        `order` (B,) is a random order of that batch, and image j of `shuffled` shows crop order[j]: this process has
+        its part of them, rank after rank. So no group of keys holds the crops of a group of queries. The keys come
+        back in the order of the batch, the same in every process.
+        """
+        self._update_key_encoder()
+        keys = F.normalize(self._encode(self.encoder_k, self.encoder_k, shuffled, self.bn_groups // world_size()))
+        return gather_rows(at_least_float32(keys))[order.argsort()]
+
+    def contrast(
+        self, view_q: Tensor, keys: Tensor, groups: int, encode: Callable[[Tensor], Tensor] | None = None
+    ) -> Contrast:
+        """Compare queries with their own keys (B, C) and with the queue.
+
+        `view_q` is the batch or a part of it that makes `groups` whole groups, and `keys` are those of the same crops.
+        `encode` is encoder_q as `lab.distributed.parallel` made it, if it did.
+        """
+        q = at_least_float32(F.normalize(self._encode(self.encoder_q, encode or self.encoder_q, view_q, groups)))
+        # 32-bit: 16 bits would round the cosines of a query with 65,536 keys to a few hundred values
+        with torch.autocast(view_q.device.type, enabled=False):
+            own = (q * keys).sum(1, keepdim=True)  # (B, 1)
+            others = q @ self.queue.clone().detach()  # (B, K)
+        return Contrast(torch.cat([own, others], dim=1) / self.temperature, q, keys)
+
+    @torch.no_grad()
+    def enqueue(self, keys: Tensor) -> None:
+        """Overwrite the oldest keys of the queue with the whole job's (B, C), wrapping around its end."""
+        slots = (self.queue_ptr + torch.arange(len(keys), device=keys.device)) % self.queue_size
+        self.queue[:, slots] = keys.T
+        self.queue_ptr.add_(len(keys)).remainder_(self.queue_size)
 
     @torch.no_grad()
     def _update_key_encoder(self) -> None:
@@ -105,24 +143,8 @@ class MoCo(nn.Module):
         torch._foreach_mul_(k, self.key_momentum)
         torch._foreach_add_(k, q, alpha=1 - self.key_momentum)
 
-    @torch.no_grad()
-    def _encode_keys(self, images: Tensor) -> Tensor:
-        """Keys in the order of `images`, encoded in a random order so that no group holds the crops of a query group."""
-        if self.bn_groups == 1:
-            return self.encoder_k(images)
-        order = torch.randperm(len(images), device=images.device)
-        return self._encode(self.encoder_k, images[order])[order.argsort()]
-
-    def _encode(self, encoder: nn.Module, images: Tensor) -> Tensor:
-        return torch.cat(in_groups(encoder, encoder, images.chunk(self.bn_groups)))
-
-    @torch.no_grad()
-    def _enqueue(self, keys: Tensor) -> None:
-        """Overwrite the oldest keys of the queue, wrapping around its end."""
-        start = int(self.queue_ptr) % self.queue_size
-        slots = torch.arange(start, start + len(keys), device=keys.device) % self.queue_size
-        self.queue[:, slots] = keys.T
-        self.queue_ptr[0] = (start + len(keys)) % self.queue_size
+    def _encode(self, encoder: nn.Module, call: Callable[[Tensor], Tensor], images: Tensor, groups: int) -> Tensor:
+        return torch.cat(in_groups(encoder, call, normalise(self, images).chunk(groups)))
 
     @torch.inference_mode()
     def embed(self, images: Tensor) -> Tensor:

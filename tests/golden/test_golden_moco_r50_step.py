@@ -85,12 +85,12 @@ def test_the_queue_wraps_around():
     expected, model = golden(NAME), MoCo(18, dim=16, queue_size=20)
     model.queue.zero_()
     for t in range(6):
-        model._enqueue(1000.0 * (t + 1) + 16 * torch.arange(8).view(8, 1) + torch.arange(16))
+        model.enqueue(1000.0 * (t + 1) + 16 * torch.arange(8).view(8, 1) + torch.arange(16))
         np.testing.assert_array_equal(model.queue, expected["wrap_queue"][t])
         assert model.queue_ptr.item() == expected["wrap_ptr"][t] % 20
     exact = MoCo(18, dim=16, queue_size=16)
     for pointer in expected["exact_ptr_K16_B8"]:  # the published pointer may stand at the queue's length, ours at 0
-        exact._enqueue(torch.zeros(8, 16))
+        exact.enqueue(torch.zeros(8, 16))
         assert exact.queue_ptr.item() == pointer % 16
 
 

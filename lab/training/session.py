@@ -1,0 +1,151 @@
+"""What surrounds the loop of a training, the same for every stage: going on, the log, checkpoints, and being stopped.
+
+    with Session(run, config, device, meter, health, advice) as session:
+        first = session.restore(model, optimizer, precision)
+        for step, batch in enumerate(session.each(batches), first):
+            ...
+            meter.add(...)
+            session.write(row | meter.read(step + 1))      # when a row is due
+            session.end_step(step + 1, state, last)
+
+A step is the unit of everything: a run can stop and go on after any of them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from lab.distributed import any_of, first_process_first, is_first
+from lab.errors import InputError
+from lab.runs import Run
+from lab.training.checkpoints import Checkpoints, random_states, set_random_states
+from lab.training.health import Health, Meter, not_finite, out_of_memory
+from lab.training.interrupts import Interrupts
+from lab.training.log import TrainingLog
+from lab.training.precision import Precision, settled
+from lab.training.profile import Profiler, data_section
+
+# Settings that say how the work is done and not what comes out: a run may go on with others.
+HOW = frozenset(
+    "num_workers device accumulate compile deterministic keep checkpoint_minutes tensorboard profile".split()
+)
+
+
+def check_seed(seed: int) -> None:
+    if seed < 0:
+        raise InputError(f"the seed is {seed}; expected 0 or more: give another --seed")
+
+
+class Settings(Protocol):
+    """What every stage's settings have."""
+
+    amp: str
+    deterministic: bool
+    keep: int
+    checkpoint_minutes: float
+    tensorboard: bool
+    profile: bool
+
+
+class Session:
+    """One training while it runs. `advice` says which setting to lower when memory runs out.
+
+    `found` is the last good checkpoint that it goes on from, or None. Raises InputError when another process trains
+    the run, and when its checkpoints are all damaged.
+    """
+
+    def __init__(self, run: Run, config: Settings, device: torch.device, meter: Meter, health: Health, advice: str):
+        self.run, self.config, self.device, self.advice = run, config, device, advice
+        self.meter, self.health = meter, health
+
+    def __enter__(self) -> "Session":
+        with ExitStack() as stack:
+            stack.enter_context(self.run.locked())
+            stack.enter_context(settled(self.device, self.config.deterministic))
+            stack.enter_context(out_of_memory(self.advice))
+            self.interrupts = stack.enter_context(Interrupts())
+            self.profiler = stack.enter_context(Profiler(self.run, self.config.profile, self.device))
+            self.checkpoints = Checkpoints(self.run, self.config.keep, self.config.checkpoint_minutes)
+            self.found = self.checkpoints.load()
+            first = self.found["step"] if self.found else 0
+            self.log = stack.enter_context(TrainingLog(self.run, self.config.tensorboard, first))
+            self.stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error) -> bool | None:
+        return self.stack.__exit__(*error)
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, precision: Precision) -> int:
+        """Everything as the last good checkpoint says, if there is one; returns how many steps are done."""
+        if self.found is None:
+            self._trim_log(-1)
+            return 0
+        if "meter" not in self.found:
+            raise InputError(
+                f"{self.run.checkpoint} was written by an earlier lab, whose random numbers were others, and cannot be gone "
+                "on from exactly; give --out a new folder (and --init this one to start from its weights)"
+            )
+        model.load_state_dict(self.found["model"])
+        if self.found["optimizer"] is not None:
+            optimizer.load_state_dict(self.found["optimizer"])
+        precision.load_state_dict(self.found["scaler"])
+        self.meter.load_state_dict(self.found["meter"])
+        set_random_states(self.found["rng"])
+        step, self.found = self.found["step"], None  # what is not in use now has been copied
+        self._trim_log(step)
+        return step
+
+    def _trim_log(self, step: int) -> None:
+        with first_process_first():
+            if is_first():
+                self.run.trim_log(step)
+
+    def state(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        precision: Precision,
+        step: int,
+        epoch: int,
+        more: dict,
+    ) -> dict:
+        """What a checkpoint holds after `step` steps and `epoch` whole epochs: all that is needed to go on exactly.
+
+        All processes call it. Raises InputError for weights that are not finite.
+        """
+        if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
+            raise not_finite(self.run, "a weight is no longer finite", step)
+        return {
+            "model": model.state_dict(),
+            "optimizer": optimizer and optimizer.state_dict(),
+            "scaler": precision.state_dict(),
+            "step": step,
+            "epoch": epoch,
+            "meter": self.meter.state_dict(),
+            # training itself draws by seed and step; a measurement between two steps may use these
+            "rng": random_states(),
+            **more,
+        }
+
+    def each(self, batches: Iterable) -> Iterator:
+        """The batches; waiting for one is what a profile calls data."""
+        return data_section(batches)
+
+    def write(self, row: dict) -> list[str]:
+        """Put a row into the log, and return what is wrong with the training. Raises InputError for a loss that explodes."""
+        self.health.check(row)
+        self.log.write(row)
+        return self.health.report(row)
+
+    def end_step(self, step: int, state: Callable[[], dict], last: bool) -> None:
+        """Save after so many steps if it is time, and stop if that was asked for; `state` makes what is saved."""
+        stop = self.interrupts.asked()
+        if last or stop or any_of(is_first() and self.checkpoints.due()):
+            with self.meter.pause():
+                self.checkpoints.save(state())
+        self.profiler.step()
+        if stop and not last:
+            raise self.interrupts.stopped(step)
