@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from same_runs import assert_same_run
 
 from lab.backbone import resnet
 from lab.data.readers import load as load_dataset
 from lab.data.splits import Split
 from lab.errors import InputError
-from lab.finetune.augment import Augmentation, TrainingImages, draws
+from lab.finetune.augment import Augmentation, Draw, TrainingImages, draws
 from lab.finetune.train import FinetuneConfig, finetune, frozen_steps, learning_rate, load, new_model, set_frozen
 from lab.pixels import LUPERSON_MEAN, LUPERSON_STD
 from lab.runs import Run
+from lab.training.loading import load_batches
 
 SMALL = replace(
     FinetuneConfig.tiny(), height=48, width=24, last_stride=1, epochs=2, ids_per_batch=4, images_per_id=4, padding=3,
@@ -102,13 +104,10 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(finished, train, 
     with pytest.raises(KeyboardInterrupt):
         finetune(run, train, EVERY_STEP, after_epoch=interrupt, progress=False)
     content = torch.load(run.checkpoint, weights_only=True)
-    assert content["epoch"] == 1
-    assert content["optimizer"]["state"][0]["step"] == 2
+    assert content["step"] == 1
+    assert content["optimizer"]["state"][0]["step"] == 1
     finetune(run, train, EVERY_STEP, progress=False)
-    ours, theirs = (torch.load(file.checkpoint, weights_only=True)["model"] for file in (run, straight))
-    assert all(torch.allclose(ours[key], theirs[key], rtol=1e-3, atol=1e-5) for key in ours)
-    columns = ["step", "epoch", "lr", "loss"]
-    assert np.allclose(run.log()[columns], straight.log()[columns], rtol=1e-4)
+    assert_same_run(run, straight)
 
 
 def test_a_finished_run_is_not_trained_again(finished, train):
@@ -229,11 +228,11 @@ def test_flip_and_erase_happen_half_of_the_time_within_their_bounds():
 
 
 def test_an_epoch_is_the_same_with_and_without_cache_and_workers(train):
-    requests = list(draws([np.arange(12), np.arange(24, 36)], seed=3, first=0, last=2))
+    requests = list(draws([np.arange(12), np.arange(24, 36)], first=0, last=2))
 
     def epoch(cache_gb, workers):
-        images = TrainingImages(train, 48, 24, Augmentation(), cache_gb)
-        return list(torch.utils.data.DataLoader(images, batch_sampler=requests, num_workers=workers))
+        images = TrainingImages(train, 48, 24, Augmentation(), seed=3, cache_gb=cache_gb)
+        return list(load_batches(images, requests, workers, torch.device("cpu")))
 
     cached = epoch(1.0, 0)
     assert cached[0][0].shape == (12, 3, 48, 24)
@@ -247,9 +246,21 @@ def test_an_epoch_is_the_same_with_and_without_cache_and_workers(train):
 
 def test_draws_go_on_where_they_stopped():
     batches = [np.arange(start, start + 2) for start in range(0, 10, 2)]
-    everything = list(draws(batches, 1, 0, 5))
-    assert list(draws(batches, 1, 3, 5)) == everything[3:]
-    assert everything[4][1] == (9, (1, 4, 1))
+    everything = [(draw.step, draw.crops.tolist()) for draw in draws(batches, 0, 5)]
+    assert [(draw.step, draw.crops.tolist()) for draw in draws(batches, 3, 5)] == everything[3:]
+    assert everything[4] == (4, [8, 9])
+
+
+def test_processes_share_a_batch_in_turn_and_draw_what_one_would(train):
+    """Images of three processes, dealt out again in turn, are those of one."""
+    batches = [np.arange(12), np.arange(12, 24)]
+    images = TrainingImages(train, 48, 24, Augmentation(), seed=3)
+    whole = [images.__getitems__(draw) for draw in draws(batches, 0, 2)]
+    parts = [[images.__getitems__(draw) for draw in draws(batches, 0, 2, rank, 3)] for rank in range(3)]
+    for step in range(2):
+        for rank in range(3):
+            for ours, theirs in zip(parts[rank][step], whole[step], strict=True):
+                assert torch.equal(ours, theirs[rank::3])
 
 
 def test_an_unreadable_crop_is_replaced_together_with_its_label(tmp_path):
@@ -259,10 +270,10 @@ def test_an_unreadable_crop_is_replaced_together_with_its_label(tmp_path):
     (tmp_path / "1.jpg").write_bytes(b"not a picture")
     split = Split(paths, [5, 6, 7, 8], [0, 0, 0, 0])
     for cache_gb in (1.0, 0.0):
-        images = TrainingImages(split, 16, 8, Augmentation(flip=0, padding=0, erase=0), cache_gb)
-        image, label = images[1, (0,)]
-        assert label == 2
-        assert image[0].float().mean() == pytest.approx(120, abs=3)
+        images = TrainingImages(split, 16, 8, Augmentation(flip=0, padding=0, erase=0), seed=0, cache_gb=cache_gb)
+        pictures, labels = images.__getitems__(Draw(0, np.array([1]), np.array([0])))
+        assert labels.tolist() == [2]
+        assert pictures[0, 0].float().mean() == pytest.approx(120, abs=3)
 
 
 # Bad input
@@ -304,7 +315,7 @@ def test_initial_weights_of_another_depth(train, tmp_path):
 def test_a_loss_that_explodes_at_once_leaves_no_checkpoint(train, tmp_path):
     config = replace(SMALL, lr=1e30, warmup=0.0)
     run = Run.create(tmp_path / "run", "finetune", config)
-    with pytest.raises(InputError, match=r"at step 2.*no epoch was finished yet"):
+    with pytest.raises(InputError, match=r"at step 2.*no checkpoint was written yet"):
         finetune(run, train, config, progress=False)
     assert not run.checkpoint.exists()
 
@@ -314,14 +325,29 @@ def test_a_loss_that_turns_nan_later_leaves_the_last_good_checkpoint(train, tmp_
 
     def poison(model, epoch):
         with torch.no_grad():
-            model.b1_head.bottleneck[0].weight.fill_(float("nan"))
+            model.pixel_mean.fill_(float("nan"))
         return {}
 
-    with pytest.raises(InputError, match=r"the loss is nan at step 3.*the last good checkpoint is .*checkpoint\.pt"):
+    with pytest.raises(
+        InputError, match=r"the loss_cls is nan at step 3.*the last good checkpoint is .*checkpoint\.pt"
+    ):
         finetune(run, train, EVERY_STEP, after_epoch=poison, progress=False)
     content = torch.load(run.checkpoint, weights_only=True)
     assert content["epoch"] == 1
-    assert all(value.isfinite().all() for value in content["model"].values())
+    assert all(value.isfinite().all() for name, value in content["model"].items() if name != "pixel_mean")
+
+
+def test_weights_that_are_not_finite_are_not_saved(train, tmp_path):
+    run = Run.create(tmp_path / "run", "finetune", EVERY_STEP)
+
+    def poison(model, epoch):
+        with torch.no_grad():
+            model.b1_head.bottleneck[0].weight.fill_(float("nan"))
+        return {}
+
+    with pytest.raises(InputError, match="a weight is no longer finite at step 2"):
+        finetune(run, train, EVERY_STEP, after_epoch=poison, progress=False)
+    assert torch.load(run.checkpoint, weights_only=True)["step"] == 1
 
 
 def test_images_that_are_too_small_for_three_stripes(train, tmp_path):
