@@ -75,7 +75,7 @@ class Options:
 
 PRESETS = {
     "tiny": {"depth": 18, "height": 128, "width": 64, "batch_size": 128, "bn_groups": 2, "queue_size": 1024,
-             "workers": (0, 2), "plain_workers": 2, "warm_up": 5, "steps": 12, "log_every": 1},
+             "workers": (0, 2), "plain_workers": 2, "warm_up": 2, "steps": 6, "log_every": 1},
     "r50": {"depth": 50, "height": 256, "width": 128, "batch_size": 16, "bn_groups": 2, "queue_size": 65536,
             "workers": (0,), "plain_workers": 2, "warm_up": 1, "steps": 2, "log_every": 1},
     "gpu": {"depth": 50, "height": 256, "width": 128, "batch_size": 0, "bn_groups": 8, "queue_size": 65536,

@@ -9,18 +9,21 @@ Read the code in this order, each stage is one folder:
                    whether test images are among them (`overlap`, `hashes`); as pre-training takes them (`images`)
 2. `lab.backbone`  the ResNet trunk and how weights get into it; `weights` reads and recognises files, `pixels` normalises,
                    `released` knows what LUPerson's authors put out, `convert` writes the published layouts
-3. `lab.pretrain`  MoCo v2 as LUPerson does it: two views (`augment`), two encoders and a queue (`moco`), one loop (`train`)
-4. `lab.finetune`  MGN on labelled identities: `sampler`, `mgn`, `losses`, one loop (`train`)
-5. `lab.evaluate`  features (`features`, `partial`), ranks without Q x G (`distance`, `blocks`, `counting`, `ranking`),
+3. `lab.training`  what surrounds both loops (`session`): the state of a run on disk (`checkpoints`), stopping on request
+                   (`interrupts`), batches and numbers on the device (`loading`, `precision`), what is watched (`health`,
+                   `log`, `profile`); `distributed` for several processes, `batch_norm` by groups
+4. `lab.pretrain`  MoCo v2 as LUPerson does it: two views (`augment`), what arrives at each step (`batches`), two encoders
+                   and a queue (`moco`), one loop (`train`)
+5. `lab.finetune`  MGN on labelled identities: `sampler`, `augment`, `mgn`, `losses`, one loop (`train`)
+6. `lab.evaluate`  features (`features`, `partial`), ranks without Q x G (`distance`, `blocks`, `counting`, `ranking`),
                    CMC, mAP, mINP (`metrics`), k-reciprocal re-ranking (`rerank`), query expansion (`expansion`), `multi_query`,
                    single-gallery-shot CMC (`single_shot`, `classic`), all pairs (`verification`, `error_rates`),
                    `camera_pairs`, an index (`approximate`), Grad-CAM (`attention`); the stage itself is `evaluate` with
                    `settings` and `stored`. Two runs: `compare`, `statistics`, `comparable`, `breakdown`, `domains`
-6. `lab.show`      `figures` with crops, `curves`, `pairs`, `comparison`, `matrix` and `tables` from results
-7. `lab.runs`      the folder that every stage writes and everything else reads; `features_on_disk` for large files,
-                   `distributed` for several processes
-8. `lab.models`    any weights as a model that embeds; `export` writes it as ONNX, for programs without torch
-9. `lab.cli`       the `lab` command, one thin function per verb (`verbs`, `data_verbs`); `demo` tells the whole story with
+7. `lab.show`      `figures` with crops, `curves`, `pairs`, `comparison`, `matrix` and `tables` from results
+8. `lab.runs`      the folder that every stage writes and everything else reads; `features_on_disk` for large files
+9. `lab.models`    any weights as a model that embeds; `export` writes it as ONNX, for programs without torch
+10. `lab.cli`      the `lab` command, one thin function per verb (`verbs`, `data_verbs`); `demo` tells the whole story with
                    them, `reproduce` puts our numbers beside those of `published`, `matrix` every model on every data set
 """
 

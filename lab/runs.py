@@ -14,10 +14,8 @@ This module reads and writes results with numpy and pandas alone, so that the ex
 loading torch. Legend: Q queries, G gallery crops, D feature size.
 """
 
-import csv
 import dataclasses
 import errno
-import io
 import json
 import os
 import platform
@@ -26,7 +24,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -41,6 +39,7 @@ from filelock import FileLock, Timeout
 from lab.errors import InputError
 from lab.features_on_disk import RowsOnDisk, read_features, write_features
 from lab.files import replacing, write_json
+from lab.log_file import append_row, read_log, trim_rows
 
 RANKS = 50  # length of the CMC curve and of a stored rank list
 LOCK = ".lock"
@@ -365,51 +364,16 @@ class Run:
         return self.folder / "log.csv"
 
     def log(self) -> pd.DataFrame:
-        """log.csv as a table, empty if nothing was logged. A line that a killed process did not finish is left out."""
-        lines = _whole_lines(self.log_file)
-        return pd.read_csv(io.BytesIO(b"".join(lines))) if lines else pd.DataFrame()
+        """log.csv as a table, empty if nothing was logged."""
+        return read_log(self.log_file)
 
     def append_log(self, row: dict) -> None:
-        """Add one row to log.csv and sync it to disk, whole or not at all; the first row fixes the columns.
-
-        The text of a float says its last bit. Raises InputError if the file cannot be written, as on a full disk.
-        """
-        try:
-            with open(self.log_file, "a+b", buffering=0) as stream:
-                end = _end_of_whole_lines(stream)
-                stream.truncate(end)
-                stream.seek(0)
-                columns = _fields(stream.readline()) if end else list(row)
-                if columns != list(row):
-                    raise ValueError(f"log row has columns {list(row)}, the file has {columns}")
-                try:
-                    _write_all(stream, b"" if end else _csv_line(row), _csv_line(row.values()))
-                    os.fsync(stream.fileno())
-                except OSError:
-                    stream.truncate(end)
-                    raise
-        except OSError as error:
-            raise _cannot_log(self.log_file, error) from error
+        """Add one row to log.csv; the first row fixes the columns. Raises InputError on a full disk."""
+        append_row(self.log_file, row)
 
     def trim_log(self, step: int) -> None:
-        """Drop the rows after `step`, which a run that goes on from a checkpoint will write again; others stay as they are.
-
-        A log of which no row is left is deleted: the next run may log other columns.
-        """
-        lines = _whole_lines(self.log_file)
-        columns = _fields(lines[0]) if lines else ["step"]
-        if "step" not in columns:
-            raise InputError(f"{self.log_file} has no column 'step'; restore its first line or move it away")
-        numbers = [_number(line, columns.index("step")) for line in lines[1:]]
-        kept = [line for line, number in zip(lines[1:], numbers, strict=True) if number is not None and number <= step]
-        try:
-            if not kept:
-                self.log_file.unlink(missing_ok=True)
-            elif (text := b"".join(lines[:1] + kept)) != self.log_file.read_bytes():
-                with replacing(self.log_file) as temporary:
-                    temporary.write_bytes(text)
-        except OSError as error:
-            raise _cannot_log(self.log_file, error) from error
+        """Drop the rows after `step`, which a run that goes on from a checkpoint will write again."""
+        trim_rows(self.log_file, step)
 
     def evals(self) -> list[str]:
         """Names of the evaluations, e.g. ["synthetic", "synthetic-rerank"]."""
@@ -495,55 +459,6 @@ def _acquire_now(lock: FileLock, folder: Path) -> None:
 
 def _cannot_write(folder: Path, error: OSError) -> InputError:
     return InputError(f"cannot write the run folder {folder} ({error.strerror or error}); give --out a writable place")
-
-
-def _cannot_log(file: Path, error: OSError) -> InputError:
-    return InputError(
-        f"cannot write {file} ({error.strerror or error}); free space there or mend that, and run the same command to go on"
-    )
-
-
-def _whole_lines(file: Path) -> list[bytes]:
-    """Lines of a text file with their ends; [] without the file. One without an end was torn, and its numbers may be."""
-    lines = file.read_bytes().splitlines(keepends=True) if file.is_file() else []
-    return [line for line in lines if line.endswith(b"\n")]
-
-
-def _end_of_whole_lines(stream: io.FileIO) -> int:
-    """Where the last whole line ends."""
-    end = stream.seek(0, os.SEEK_END)
-    if end:
-        stream.seek(end - 1)
-        if stream.read(1) != b"\n":
-            stream.seek(0)
-            return stream.readall().rfind(b"\n") + 1
-    return end
-
-
-def _csv_line(values: Iterable) -> bytes:
-    """One line of a CSV file; csv writes floats as repr does, which says their last bit."""
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(values)
-    return line.getvalue().encode()
-
-
-def _fields(line: bytes) -> list[str]:
-    return next(csv.reader([line.decode(errors="replace")]), [])
-
-
-def _number(line: bytes, position: int) -> float | None:
-    """The number in a field of a CSV line; None if there is none."""
-    try:
-        return float(_fields(line)[position])
-    except (IndexError, ValueError):
-        return None
-
-
-def _write_all(stream: io.FileIO, *parts: bytes) -> None:
-    """One call, or the rest in further ones until the error is known that kept it from being written at once."""
-    rest = b"".join(parts)
-    while rest:
-        rest = rest[stream.write(rest) :]
 
 
 def describe(stage: str, settings, **facts) -> dict:
