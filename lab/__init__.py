@@ -21,7 +21,8 @@ Read the code in this order, each stage is one folder:
                    `camera_pairs`, an index (`approximate`), Grad-CAM (`attention`); the stage itself is `evaluate` with
                    `settings` and `stored`. Two runs: `compare`, `statistics`, `comparable`, `breakdown`, `domains`
 7. `lab.show`      `figures` with crops, `curves`, `pairs`, `comparison`, `matrix` and `tables` from results
-8. `lab.runs`      the folder that every stage writes and everything else reads; `features_on_disk` for large files
+8. `lab.runs`      the folder that every stage writes and everything else reads; `log_file` for log.csv, `features_on_disk`
+                   for large files
 9. `lab.models`    any weights as a model that embeds; `export` writes it as ONNX, for programs without torch
 10. `lab.cli`      the `lab` command, one thin function per verb (`verbs`, `data_verbs`); `demo` tells the whole story with
                    them, `reproduce` puts our numbers beside those of `published`, `matrix` every model on every data set
