@@ -3,6 +3,7 @@
 A process has a *rank* 0..n-1. Rank 0 writes and prints. Each computes on its GPU, or on the CPU where there is none.
 """
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -141,7 +142,10 @@ def parallel(module: nn.Module, forward: Callable | None = None) -> Callable:
     if world_size() == 1:
         return forward or module
     part = module if forward is None else _Method(module, forward)
-    return DistributedDataParallel(part, broadcast_buffers=False, gradient_as_bucket_view=True)
+    # batch statistics are each process's own; torch has renamed the setting that says so
+    known = inspect.signature(DistributedDataParallel).parameters
+    own_buffers = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+    return DistributedDataParallel(part, gradient_as_bucket_view=True, **own_buffers)
 
 
 class _Method(nn.Module):

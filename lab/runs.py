@@ -5,6 +5,7 @@
       log.csv           one row per logged step
       checkpoint.pt     model, optimizer, step, epoch, RNG states, config
       checkpoint-<step>.pt    the ones before it that were kept; a damaged one is put aside as *.damaged.pt
+      tensorboard/, profile/  if they were asked for
       .lock             held by the process that writes the run; the empty file stays when nobody does
       eval/<dataset>[-aqe][-rerank]/   result.json, queries.csv, ranks.npz, gallery.csv, and if they were asked for
                         cameras.npz, cameras.csv (each gallery camera alone) and verification.npz (all pairs)

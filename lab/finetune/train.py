@@ -50,7 +50,7 @@ from lab.weights import identify, read_weights, resolve_weights, unwrap
 AfterEpoch = Callable[[MGN, int], dict[str, float]]
 Encode = Callable[[Tensor], dict[str, Tensor]]
 MEASURED = ("loss_cls", "loss_triplet", "accuracy")  # at every step; log.csv has their means since the row before
-ADVICE = "raise --accumulate, which goes through a batch in parts, or lower --ids-per-batch or --height and --width"
+ADVICE = "raise --accumulate (with more --bn-groups), which goes through a batch in parts, or lower --ids-per-batch"
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from lab.weights import identify, read_weights, resolve_weights, unwrap
 MEASURED = ("loss", "accuracy", "batch_accuracy")  # at every step; log.csv has their means since the row before
 LOG_COLUMNS = ("step", "epoch", "lr", *MEASURED, "chance_loss", "feature_std", "alignment", "uniformity",
                "images_per_second")  # fmt: skip
-ADVICE = "raise --accumulate, which goes through a batch in parts, or lower --batch-size"
+ADVICE = "raise --accumulate (with more --bn-groups), which goes through a batch in parts, or lower --batch-size"
 AfterEpoch = Callable[[nn.Module, int], dict[str, float]]
 
 

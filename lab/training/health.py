@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from lab.distributed import mean
+from lab.distributed import mean, world_size
 from lab.errors import InputError
 from lab.runs import Run
 
@@ -101,8 +101,8 @@ class Meter:
 class Health:
     """Looks at every row of log.csv: stops a training that is lost, and says when an encoder collapses.
 
-    `keys_in_batch` is how many keys `batch_accuracy` chooses from; None for a stage without keys. A run that goes on
-    is compared with its own first row.
+    `keys_in_batch` is how many keys `batch_accuracy` chooses from, those of one process; None for a stage without keys. A
+    run that goes on is compared with its own first row.
     """
 
     def __init__(self, run: Run, keys_in_batch: int | None = None):
@@ -138,7 +138,8 @@ class Health:
         self.rows = [*self.rows, row][-WINDOW:]
         first = self.rows[0]["step"]
         # random vectors fill the queue at first, then keys of an untrained network: twice its length in all
-        if len(self.rows) < WINDOW or first <= max(GRACE, 2 * math.exp(row["chance_loss"]) / self.keys_in_batch):
+        queue = math.exp(row["chance_loss"]) / (self.keys_in_batch * world_size())  # its length in steps
+        if len(self.rows) < WINDOW or first <= max(GRACE, 2 * queue):
             return []
         means = {name: sum(row[name] for row in self.rows) / WINDOW for name in JUDGED}
         found = diagnose(means, self.keys_in_batch, (row["step"] - first) * self.keys_in_batch)
