@@ -147,5 +147,5 @@ class Session:
             with self.meter.pause():
                 self.checkpoints.save(state())
         self.profiler.step()
-        if stop and not last:
+        if stop:  # after the last step too: another training may be next
             raise self.interrupts.stopped(step)
