@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet as torchvision_resnet
 
+from lab.distributed import world_size
 from lab.errors import InputError
 from lab.pixels import (
     IMAGENET_MEAN,
@@ -168,8 +169,16 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise InputError(f"there is no device '{name}'; choose auto, cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device '{name}' was asked for and this machine has no CUDA GPU; choose cpu or auto")
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"there is nothing here for device '{name}'; choose auto, cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device '{name}' was asked for and this machine has {torch.cuda.device_count()} CUDA GPU(s); choose cpu or auto"
+        )
+    if device.index is not None and device.type == "cuda":
+        if world_size() > 1:
+            raise InputError(f"several processes cannot share '{name}'; leave --device at auto: each takes its own GPU")
+        torch.cuda.set_device(device)  # what has no device of its own, such as a stream, is asked of this one
     return device
 
 

@@ -70,7 +70,8 @@ def main(arguments: list[str] | None = None) -> None:
         if os.environ.get("RANK", "0") == "0":
             print(f"\nlab: {stop}", file=sys.stderr)
     except KeyboardInterrupt as stop:
-        print(f"\nlab: {str(stop) or 'stopped; what was written so far is kept'}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            print(f"\nlab: {str(stop) or 'stopped; what was written so far is kept'}", file=sys.stderr)
         sys.exit(130)
 
 

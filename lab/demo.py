@@ -120,7 +120,7 @@ def pretrain_config(epochs: int, seed: int) -> PretrainConfig:
 def finetune_config(fraction: float, epochs: int, seed: int) -> FinetuneConfig:
     """Tiny on small crops, with half the published batch so that few minutes hold more steps."""
     small = replace(FinetuneConfig.tiny(), **SMALL, last_stride=1, padding=3, ids_per_batch=8, images_per_id=4)
-    schedule = {"epochs": epochs, "steps_per_epoch": STEPS_PER_EPOCH, "checkpoint_every": epochs}
+    schedule = {"epochs": epochs, "steps_per_epoch": STEPS_PER_EPOCH}
     return replace(small, **schedule, fraction=fraction, seed=seed)
 
 
@@ -164,8 +164,7 @@ def pretrain_short(out: Path, dataset: ReidDataset, plan: Plan, seed: int) -> Ru
     config = pretrain_config(plan.pretrain_epochs, seed)
     paths = list_images(out / "data" / "unlabeled")
     run = Run.create(out / "runs" / STARTS["short"], "pretrain", config, data={"images": len(paths)})
-    if not is_finished(run, config.epochs):
-        train_moco(run, paths, config, after_epoch=retrieval_probe(dataset, config.height, config.width))
+    train_moco(run, paths, config, after_epoch=retrieval_probe(dataset, config.height, config.width))
     log = run.log()
     print(f"loss {log['loss'].iloc[-1]:.2f} (chance {log['chance_loss'].iloc[-1]:.2f}); retrieval without labels, mAP:")
     probes = log.dropna(subset="probe_mAP")
@@ -178,16 +177,9 @@ def finetune_from(out: Path, dataset: ReidDataset, name: str, init: str | None, 
     weights = init if init in (None, SHIPPED) else str(out / "runs" / init)
     facts = {"data": {"dataset": dataset.name, "images": len(dataset.train)}, "init": describe_init(weights)}
     run = Run.create(out / "runs" / name, "finetune", config, **facts)
-    if not is_finished(run, config.epochs):
-        print(name)
-        train_mgn(run, dataset.train, config, weights)
+    print(name)
+    train_mgn(run, dataset.train, config, weights)
     return run
-
-
-def is_finished(run: Run, epochs: int) -> bool:
-    """Whether the run's log reaches its last epoch and its checkpoint is there."""
-    log = run.log()
-    return run.checkpoint.is_file() and len(log) > 0 and log["epoch"].iloc[-1] >= epochs
 
 
 def evaluate_both(run: Run, dataset: ReidDataset, baseline: str | None, fraction: float | None = None) -> list[dict]:

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lab.errors import InputError
 
-PATIENCE = timedelta(days=2)  # one process may write or extract for hours while the others wait
+PATIENCE = timedelta(hours=6)  # one process may write or extract for hours while the others wait
 
 
 @contextmanager
@@ -142,7 +142,7 @@ def parallel(module: nn.Module, forward: Callable | None = None) -> Callable:
     if world_size() == 1:
         return forward or module
     part = module if forward is None else _Method(module, forward)
-    # batch statistics are each process's own; torch has renamed the setting that says so
+    # from here on batch statistics are each process's own; torch has renamed the setting that says so
     known = inspect.signature(DistributedDataParallel).parameters
     own_buffers = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
     return DistributedDataParallel(part, gradient_as_bucket_view=True, **own_buffers)

@@ -24,7 +24,8 @@ def read_log(file: Path) -> pd.DataFrame:
 def append_row(file: Path, row: dict) -> None:
     """Add one row and sync it to disk, whole or not at all; the first row fixes the columns.
 
-    The text of a float says its last bit. Raises InputError if the file cannot be written, as on a full disk.
+    A later one may bring more of them, which are empty in the rows before. The text of a float says its last bit. Raises
+    InputError if the file cannot be written, as on a full disk.
     """
     try:
         with open(file, "a+b", buffering=0) as stream:
@@ -32,16 +33,31 @@ def append_row(file: Path, row: dict) -> None:
             stream.truncate(end)
             stream.seek(0)
             columns = _fields(stream.readline()) if end else list(row)
-            if columns != list(row):
-                raise ValueError(f"log row has columns {list(row)}, the file has {columns}")
+        if not set(columns) <= set(row):
+            raise ValueError(f"log row has columns {list(row)}, the file has {columns}")
+        if len(columns) < len(row):
+            columns = _widen(file, [name for name in row if name not in columns])
+        with open(file, "ab", buffering=0) as stream:
+            end = stream.seek(0, os.SEEK_END)
             try:
-                _write_all(stream, b"" if end else _csv_line(row), _csv_line(row.values()))
+                _write_all(stream, b"" if end else _csv_line(row), _csv_line(row[name] for name in columns))
                 os.fsync(stream.fileno())
             except OSError:
                 stream.truncate(end)
                 raise
     except OSError as error:
         raise _cannot_log(file, error) from error
+
+
+def _widen(file: Path, new: list[str]) -> list[str]:
+    """Columns that are empty so far, at the end of the others; returns all."""
+    header, *lines = _whole_lines(file)
+    columns = _fields(header) + new
+    with replacing(file) as temporary:
+        temporary.write_bytes(
+            _csv_line(columns) + b"".join(line.rstrip(b"\r\n") + b"," * len(new) + b"\n" for line in lines)
+        )
+    return columns
 
 
 def trim_rows(file: Path, step: int) -> None:

@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 from lab import demo
-from lab.runs import Run
 
 
 def row(run, rerank, value):
@@ -20,18 +19,6 @@ def test_the_table_has_plain_and_re_ranked_values_side_by_side_in_percent():
     assert [line.split()[0] for line in lines[1:]] == ["b", "a"]  # in the order of the story
     assert lines[1].split()[1:] == ["25.0", "25.0", "25.0", "50.0", "50.0", "50.0"]
     assert "mAP re-ranked" in lines[0]
-
-
-def test_a_run_is_finished_when_log_and_checkpoint_say_so(tmp_path):
-    run = Run.create(tmp_path / "r", "finetune", {})
-    assert not demo.is_finished(run, 2)
-    run.append_log({"step": 4, "epoch": 1})
-    run.checkpoint.write_text("weights")
-    assert not demo.is_finished(run, 2)
-    run.append_log({"step": 8, "epoch": 2})
-    assert demo.is_finished(run, 2)
-    run.checkpoint.unlink()
-    assert not demo.is_finished(run, 2)
 
 
 @pytest.mark.parametrize(

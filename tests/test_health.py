@@ -18,8 +18,8 @@ from lab.training.health import (
     Meter,
     alignment,
     diagnose,
+    explained,
     not_finite,
-    out_of_memory,
     uniformity,
 )
 
@@ -301,7 +301,7 @@ def test_alignment_and_uniformity_are_those_of_plain_loops():
 
 
 def fail(error: Exception) -> None:
-    with out_of_memory("raise --accumulate or lower --batch-size"):
+    with explained("raise --accumulate or lower --batch-size"):
         raise error
 
 
@@ -324,6 +324,8 @@ def test_a_full_machine_is_a_sentence_and_other_errors_stay_what_they_are():
     for full in (error.value, MemoryError()):
         with pytest.raises(InputError, match=r"^this machine's memory is full, .*lower --batch-size"):
             fail(full)
+    with pytest.raises(InputError, match=r"^--compile needs a C\+\+ compiler"):
+        fail(RuntimeError("InvalidCxxCompiler: No working C++ compiler found in torch._inductor.config.cpp.cxx"))
     for other in (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), InputError("no such file"), OSError()):
         with pytest.raises(type(other)) as error:
             fail(other)

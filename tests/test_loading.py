@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lab.errors import InputError
-from lab.training.health import out_of_memory
+from lab.training.health import explained
 from lab.training.loading import load_batches, to_device
 
 CPU = torch.device("cpu")
@@ -48,7 +48,7 @@ def test_what_the_data_set_refuses_is_one_sentence(workers):
 
 
 def test_a_worker_that_is_killed_is_explained():
-    with pytest.raises(InputError, match=r"a process that reads crops died.*lower --num-workers"), out_of_memory("x"):
+    with pytest.raises(InputError, match=r"a process that reads crops died.*lower --num-workers"), explained("x"):
         list(load_batches(Numbers(), iter([1, 13]), 1, CPU))
 
 

@@ -21,8 +21,10 @@ from lab.data.tars import write_tars
 from lab.errors import InputError
 from lab.pixels import LUPERSON_MEAN, LUPERSON_STD
 from lab.pretrain.augment import RECIPES, Recipe
-from lab.pretrain.train import PretrainConfig, learning_rate, load, pretrain
+from lab.pretrain.moco import MoCo
+from lab.pretrain.train import PretrainConfig, learning_rate, load, make_optimizer, pretrain
 from lab.runs import Run
+from lab.training.precision import Precision
 
 TINY = replace(
     PretrainConfig.tiny(), height=32, width=16, dim=8, queue_size=20, batch_size=8, bn_groups=2, epochs=2, num_workers=0,
@@ -111,6 +113,46 @@ def test_a_run_that_was_stopped_ends_like_an_unbroken_one(trained, paths, tmp_pa
     assert_same_run(run, trained)
 
 
+def test_a_probe_may_come_later(paths, tmp_path):
+    run = Run.create(tmp_path / "r", "pretrain", TINY)
+
+    def stop(model, epoch):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(
+            run, paths, replace(TINY, checkpoint_minutes=0.0, probe_every=2), after_epoch=Later(stop), progress=False
+        )
+    run.trim_log(2)  # as a run without a probe would have left it
+    table = run.log().drop(columns="probe_mAP")
+    table[table["step"] > 0].to_csv(run.log_file, index=False)
+    pretrain(run, paths, replace(TINY, probe_every=2), after_epoch=probe, progress=False)
+    assert run.log()["probe_mAP"].tolist()[-1] == 0.2
+    assert run.log()["probe_mAP"].isna().sum() == len(run.log()) - 1
+
+
+class Later:
+    """Measures nothing before the first epoch, and then what it is told."""
+
+    def __init__(self, measure):
+        self.measure = measure
+
+    def __call__(self, model, epoch):
+        return self.measure(model, epoch) if epoch else {"probe_mAP": 0.0}
+
+
+def test_fused_sgd_begins_from_zero_momentum(trained):
+    """Two steps by hand, of which float16 leaves out the first: 1 - 0.1 * 2, and no momentum of a step that never was."""
+    model = MoCo(18, 8, 24)
+    optimizer = make_optimizer(model, replace(TINY, lr=0.1, weight_decay=0.0))
+    precision, weight = Precision(torch.device("cpu"), "float16"), model.encoder_q.fc[2].bias
+    before = weight.detach().clone()
+    for factor in (1e38, 2.0):
+        precision.scale((factor * weight).sum()).backward()
+        precision.step(optimizer)
+    torch.testing.assert_close(weight.detach(), before - 0.1 * 2)
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(paths, tmp_path):
     run = Run.create(tmp_path / "r", "pretrain", TINY)
 
@@ -136,7 +178,7 @@ def test_weights_that_are_not_finite_are_not_saved(paths, tmp_path):
             model.encoder_q.conv1.weight.fill_(math.nan if epoch else 0.0)
         return {}
 
-    with pytest.raises(InputError, match="a weight is no longer finite at step 4.*no checkpoint was written yet"):
+    with pytest.raises(InputError, match="no longer finite at step 4.*no checkpoint was written yet"):
         pretrain(run, paths, replace(TINY, epochs=1), after_epoch=poison, progress=False)
     assert not run.checkpoint.exists()
 
@@ -151,10 +193,15 @@ def test_weights_that_are_not_finite_are_not_saved(paths, tmp_path):
         ({"device": "gpu"}, "no device 'gpu'"),
         ({"amp": "float8"}, "amp is 'float8'"),
         ({"augmentation": "x"}, "no augmentation 'x'"),
-        ({"seed": -1}, "the seed is -1"),
+        ({"seed": -1}, "--seed is -1"),
         ({"queue_size": 7}, "a queue of 7 keys cannot take a batch of 8"),
         ({"accumulate": 3}, "2 batch-norm groups cannot be gone through in 3 equal parts"),
         ({"keep": -1}, "-1 older checkpoints"),
+        ({"log_every": 0}, "--log-every is 0; expected 1 or more"),
+        ({"bn_groups": 0}, "--bn-groups is 0"),
+        ({"num_workers": -1}, "--num-workers is -1; expected 0 or more"),
+        ({"epochs": 0}, "--epochs is 0"),
+        ({"device": "meta"}, "nothing here for device 'meta'"),
     ],
 )
 def test_settings_that_cannot_work_are_explained(paths, tmp_path, changes, sentence):

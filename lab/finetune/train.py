@@ -44,7 +44,7 @@ from lab.training.health import Health, Meter
 from lab.training.loading import load_batches, to_device
 from lab.training.precision import Precision
 from lab.training.profile import section
-from lab.training.session import HOW, Session, check_seed
+from lab.training.session import HOW, Session, check_settings
 from lab.weights import identify, read_weights, resolve_weights, unwrap
 
 AfterEpoch = Callable[[MGN, int], dict[str, float]]
@@ -102,7 +102,7 @@ class FinetuneConfig:
     checkpoint_minutes: float = 5.0  # between checkpoints; there is one at the end in any case
     keep: int = 1  # older checkpoints that are kept beside the latest one
 
-    HOW: ClassVar[frozenset[str]] = HOW | {"cache_gb"}
+    HOW: ClassVar[frozenset[str]] = HOW | {"cache_gb", "checkpoint_every"}
 
     @classmethod
     def tiny(cls) -> "FinetuneConfig":
@@ -141,7 +141,13 @@ def finetune(
     that is not finite or explodes (the last good checkpoint stays); Stopped after SIGTERM, when everything is saved.
     """
     device = pick_device(config.device)
-    check_seed(config.seed)
+    check_settings(config, "height", "width", "repeat")
+    if config.padding < 0 or config.padding > min(config.height, config.width):
+        raise InputError(
+            f"--padding is {config.padding}; expected 0 to {min(config.height, config.width)}, the smaller side of an image"
+        )
+    if config.steps_per_epoch is not None and config.steps_per_epoch < 1:
+        raise InputError(f"--steps-per-epoch is {config.steps_per_epoch}; expected 1 or more, or none")
     train = choose_subset(train, config.fraction, config.fraction_of, config.subset, config.seed)
     sampler = IdentitySampler(train.labels, config.ids_per_batch, config.images_per_id, config.seed)
     _check_groups(sampler.batch_size, config)
@@ -153,7 +159,9 @@ def finetune(
         model = _start(session, config, train.num_ids, init, progress).to(device, memory_format=torch.channels_last)
         optimizer = make_optimizer(model, config)
         precision = Precision(device, config.amp)
-        first = session.restore(model, optimizer, precision)
+        first = session.restore(model, optimizer, precision, steps)
+        if first == steps:
+            return model.eval()
         images = _training_images(train, config)
         requests = draws(sampler, first, steps, rank(), world_size())
         batches = to_device(load_batches(images, requests, config.num_workers, device), device)
@@ -162,7 +170,7 @@ def finetune(
             for step, (crops, labels) in enumerate(session.each(batches), first):
                 if encode is None or step == frozen:
                     set_frozen(model, step < frozen)
-                    encode = parallel(model, model.features)
+                    encode = parallel(model, model.features) if config.accumulate == 1 else model.features
                 lr = learning_rate(step, steps, config)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
@@ -180,14 +188,16 @@ def finetune(
                 if position == 0 and after_epoch:
                     with meter.pause():
                         measured = after_epoch(as_first(model), epochs)
-                    bar.write(f"epoch {epochs}: {', '.join(f'{name} {value:.3f}' for name, value in measured.items())}")
+                    if progress and is_first():
+                        shown = ", ".join(f"{name} {value:.3f}" for name, value in measured.items())
+                        bar.write(f"epoch {epochs}: {shown}")
                     encode = None  # a measurement leaves eval mode behind
                 bar.update()
                 # a finished run is saved without the optimizer: no step will use its moments, twice the size of the model
                 kept = optimizer if done < steps else None
                 state = partial(session.state, model, kept, precision, done, epochs, {"config": asdict(config)})
                 session.end_step(done, state, last=done == steps)
-    return model.eval()
+    return as_first(model).eval()
 
 
 def _step(
@@ -358,7 +368,7 @@ def _start(session: Session, config: FinetuneConfig, num_classes: int, init: str
     else:
         torch.manual_seed(config.seed)
         model, report = new_model(config, num_classes, init)
-        if progress:
+        if progress and is_first():
             print(report or "from random weights")
             print(shown_statistics(model))
     for part in model.trunk_parts() if config.compile else ():

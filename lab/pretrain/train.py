@@ -32,7 +32,7 @@ from lab.training.health import Health, Meter, alignment, uniformity
 from lab.training.loading import load_batches, to_device
 from lab.training.precision import Precision
 from lab.training.profile import section
-from lab.training.session import HOW, Session, check_seed
+from lab.training.session import HOW, Session, check_settings
 from lab.weights import identify, read_weights, resolve_weights, unwrap
 
 MEASURED = ("loss", "accuracy", "batch_accuracy")  # at every step; log.csv has their means since the row before
@@ -137,7 +137,7 @@ def pretrain(
         )
         optimizer = make_optimizer(model, config)
         precision = Precision(device, config.amp)
-        first = session.restore(model, optimizer, precision)
+        first = session.restore(model, optimizer, precision, steps)
         encode = parallel(model.encoder_q)
         if first == 0 and after_epoch:
             nothing = dict.fromkeys(LOG_COLUMNS, math.nan)
@@ -164,15 +164,14 @@ def pretrain(
                         with meter.pause():
                             row |= after_epoch(as_first(model), epoch + 1)
                         model.train()  # a probe leaves eval mode behind
-                    for warning in session.write(row):
-                        bar.write(warning)
+                    session.write(row, bar)
                     bar.set_postfix(loss=f"{row['loss']:.3f}", accuracy=f"{row['accuracy']:.2f}")
                 bar.update()
                 # queue and pointer are in the model too, and stand beside it for who looks for them
                 more = {"queue": model.queue, "queue_ptr": model.queue_ptr, "config": asdict(config)}
                 state = partial(session.state, model, optimizer, precision, done, epoch + ends, more)
                 session.end_step(done, state, last=done == steps)
-    return model
+    return as_first(model)
 
 
 def _step(
@@ -210,11 +209,15 @@ def _step(
 
 def make_optimizer(model: MoCo, config: PretrainConfig) -> torch.optim.Optimizer:
     """The optimizer of encoder_q; encoder_k follows by its moving average."""
-    parameters = model.encoder_q.parameters()
+    parameters = list(model.encoder_q.parameters())
     if config.optimizer == "adamw":
         return torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay, fused=True)
     momentum, decay = config.sgd_momentum, config.weight_decay
-    return torch.optim.SGD(parameters, config.lr, momentum=momentum, weight_decay=decay, fused=True)
+    optimizer = torch.optim.SGD(parameters, config.lr, momentum=momentum, weight_decay=decay, fused=True)
+    for parameter in parameters if momentum else ():
+        # torch's fused step leaves its first momentum unset if float16 overflows in it; from 0 the first step is the same
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def learning_rate(epoch: int, within: float, config: PretrainConfig) -> float:
@@ -244,7 +247,7 @@ def load(path: str | Path) -> MoCo:
 
 
 def _check(config: PretrainConfig, count: int) -> None:
-    check_seed(config.seed)
+    check_settings(config, "height", "width", "dim", "bn_groups", "probe_every")
     if count < config.batch_size:
         raise InputError(
             f"{count} images are fewer than one batch of {config.batch_size}; give more or a smaller --batch-size"
@@ -271,7 +274,7 @@ def _start(config: PretrainConfig, init: str | Path | None, progress: bool) -> M
     if init is None:
         return model
     report = load_trunk(model, init)
-    if progress:
+    if progress and is_first():
         print(report)
     state = unwrap(read_weights(resolve_weights(init)))
     head = {key: value for key, value in state.items() if key.startswith(("encoder_q.fc.", "encoder_k.fc."))}

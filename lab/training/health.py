@@ -45,6 +45,10 @@ class Meter:
         self.seconds = 0.0  # of training since the last row, until `started`, which is None in a pause
         self.started: float | None = time.monotonic()
 
+    def start(self) -> None:
+        """What was done until now was no training."""
+        self.started = time.monotonic()
+
     def add(self, *values: Tensor) -> None:
         """Keep what a step measured: a tensor without dimensions for every name."""
         self.waiting.append(torch.stack([value.detach() for value in values]))
@@ -209,22 +213,36 @@ def not_finite(run: Run, what: str, step: int) -> InputError:
 
 
 @contextmanager
-def out_of_memory(advice: str) -> Iterator[None]:
-    """Say in a sentence that the memory is full. `advice` is what to lower, as "raise --accumulate"."""
+def explained(advice: str) -> Iterator[None]:
+    """Say in a sentence what torch throws at any place of a loop: memory that is full, a reader that died, no compiler.
+
+    `advice` is what to lower when memory is full, as "raise --accumulate".
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            full = f"the GPU's memory is full{_in_use()}"
-        elif any(words in str(error) for words in LIBRARY_FULL):
-            full = "the GPU's memory is full"
-        elif isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error):
-            full = "this machine's memory is full"
-        else:
+        sentence = _explain(error, advice)
+        if sentence is None:
             raise
-        raise InputError(
-            f"{full}, and a step needs more; {advice}; checkpoints are kept, and the run can go on from the last one"
-        ) from error
+        raise InputError(f"{sentence}; checkpoints are kept, and the run can go on from the last one") from error
+
+
+def _explain(error: Exception, advice: str) -> str | None:
+    words = str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"the GPU's memory is full{_in_use()}, and a step needs more; {advice}"
+    if any(part in words for part in LIBRARY_FULL):
+        return f"the GPU's memory is full, and a step needs more; {advice}"
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in words:
+        return f"this machine's memory is full, and a step needs more; {advice}"
+    if "DataLoader worker" in words:
+        return (
+            f"a process that reads crops died ({' '.join(words.split())}): it may have run out of memory, or out of shared "
+            "memory (/dev/shm, in a container --shm-size); lower --num-workers"
+        )
+    if "No working C++ compiler found" in words:
+        return "--compile needs a C++ compiler and there is none; install g++, or leave --compile out"
+    return None
 
 
 def _in_use() -> str:

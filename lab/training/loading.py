@@ -14,7 +14,8 @@ def load_batches(dataset: Dataset, requests: Iterable, num_workers: int, device:
     """`dataset[request]` for every request, in order; `num_workers` processes work ahead, 0 does it in this one.
 
     A data set answers a request with a whole batch (`__getitems__`): tensors, in named tuples or alone. What is on its
-    way to a GPU lies in pinned memory. Raises InputError for what the data set refuses, and when a process dies.
+    way to a GPU lies in pinned memory. Raises InputError for what the data set refuses; what torch says about a process
+    that died is explained by `lab.training.health.explained`.
     """
     loader = DataLoader(
         dataset,
@@ -29,14 +30,6 @@ def load_batches(dataset: Dataset, requests: Iterable, num_workers: int, device:
         yield from loader
     except InputError as error:  # a worker's comes with its traceback, at the end of which is the sentence
         raise InputError(str(error).rstrip().rpartition("InputError: ")[2]) from error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"a process that reads crops died ({reason}); it may have run out of memory, or out of shared memory "
-            "(/dev/shm, in a container --shm-size): lower --num-workers; the same command goes on from the last checkpoint"
-        ) from error
 
 
 def to_device(batches: Iterable, device: torch.device) -> Iterator:
@@ -50,15 +43,15 @@ def to_device(batches: Iterable, device: torch.device) -> Iterator:
         with torch.cuda.stream(beside):
             coming = _each(batch, lambda tensor: tensor.to(device, non_blocking=True)), beside.record_event()
         if waiting is not None:
-            yield _arrived(*waiting)
+            yield _arrived(*waiting, device)
         waiting = coming
     if waiting is not None:
-        yield _arrived(*waiting)
+        yield _arrived(*waiting, device)
 
 
-def _arrived(batch, copied: torch.cuda.Event):
+def _arrived(batch, copied: torch.cuda.Event, device: torch.device):
     """A batch whose copy the computing stream waits for, and whose memory stays until that stream is done with it."""
-    computing = torch.cuda.current_stream()
+    computing = torch.cuda.current_stream(device)
     computing.wait_event(copied)
     return _each(batch, lambda tensor: tensor.record_stream(computing) or tensor)
 

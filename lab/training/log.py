@@ -32,15 +32,28 @@ class TrainingLog:
         self.run.append_log(row)
         if self.writer is None:
             return
-        for name, value in row.items():
-            # NaN stands for what was not measured at this step
-            if name != "step" and isinstance(value, Real) and math.isfinite(value):
-                self.writer.add_scalar(name, value, row["step"])
-        self.writer.flush()  # a run that is killed keeps its curve, as it keeps log.csv
+        try:
+            for name, value in row.items():
+                # NaN stands for what was not measured at this step
+                if name != "step" and isinstance(value, Real) and math.isfinite(value):
+                    self.writer.add_scalar(name, value, row["step"])
+            self.writer.flush()  # a run that is killed keeps its curve, as it keeps log.csv
+        except OSError as error:
+            raise self._cannot_write(error) from error
 
     def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
+        writer, self.writer = self.writer, None
+        if writer is not None:
+            try:
+                writer.close()
+            except OSError as error:
+                raise self._cannot_write(error) from error
+
+    def _cannot_write(self, error: OSError) -> InputError:
+        return InputError(
+            f"cannot write {self.run.folder / 'tensorboard'} ({error.strerror or error}); free space there, and run the same "
+            "command to go on"
+        )
 
 
 def _writer(run: Run, first_step: int):

@@ -50,13 +50,15 @@ def settled(device: torch.device, deterministic: bool) -> Iterator[None]:
 
     Then two runs on one GPU are equal to the last bit, as they are on a CPU in any case.
     """
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    if deterministic:
+    before = torch.backends.cudnn.benchmark
+    turned_on = deterministic and not torch.are_deterministic_algorithms_enabled()
+    if turned_on:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
         torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = device.type == "cuda" and not deterministic
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]
+        torch.backends.cudnn.benchmark = before
+        if turned_on:
+            torch.use_deterministic_algorithms(False)

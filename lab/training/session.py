@@ -17,12 +17,13 @@ from typing import Protocol
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from lab.distributed import any_of, first_process_first, is_first
 from lab.errors import InputError
 from lab.runs import Run
 from lab.training.checkpoints import Checkpoints, random_states, set_random_states
-from lab.training.health import Health, Meter, not_finite, out_of_memory
+from lab.training.health import Health, Meter, explained, not_finite
 from lab.training.interrupts import Interrupts
 from lab.training.log import TrainingLog
 from lab.training.precision import Precision, settled
@@ -34,20 +35,29 @@ HOW = frozenset(
 )
 
 
-def check_seed(seed: int) -> None:
-    if seed < 0:
-        raise InputError(f"the seed is {seed}; expected 0 or more: give another --seed")
-
-
 class Settings(Protocol):
     """What every stage's settings have."""
 
     amp: str
     deterministic: bool
+    seed: int
+    epochs: int
+    accumulate: int
+    num_workers: int
+    log_every: int
     keep: int
     checkpoint_minutes: float
     tensorboard: bool
     profile: bool
+
+
+def check_settings(config: Settings, *at_least_one: str) -> None:
+    """Raise InputError for numbers that no training can be done with: those named, and what every stage has."""
+    least = dict.fromkeys(("epochs", "log_every", "accumulate", *at_least_one), 1) | {"seed": 0, "num_workers": 0}
+    for name, lowest in least.items():
+        if getattr(config, name) < lowest:
+            option = name.replace("_", "-")
+            raise InputError(f"--{option} is {getattr(config, name)}; expected {lowest} or more")
 
 
 class Session:
@@ -65,7 +75,7 @@ class Session:
         with ExitStack() as stack:
             stack.enter_context(self.run.locked())
             stack.enter_context(settled(self.device, self.config.deterministic))
-            stack.enter_context(out_of_memory(self.advice))
+            stack.enter_context(explained(self.advice))
             self.interrupts = stack.enter_context(Interrupts())
             self.profiler = stack.enter_context(Profiler(self.run, self.config.profile, self.device))
             self.checkpoints = Checkpoints(self.run, self.config.keep, self.config.checkpoint_minutes)
@@ -78,19 +88,23 @@ class Session:
     def __exit__(self, *error) -> bool | None:
         return self.stack.__exit__(*error)
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, precision: Precision) -> int:
-        """Everything as the last good checkpoint says, if there is one; returns how many steps are done."""
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, precision: Precision, steps: int) -> int:
+        """Everything as the last good checkpoint says, if there is one; returns how many of `steps` are done.
+
+        Raises InputError for an unfinished run of an earlier lab, which cannot be gone on from exactly.
+        """
         if self.found is None:
             self._trim_log(-1)
             return 0
+        model.load_state_dict(self.found["model"])
+        if self.found["step"] == steps:
+            return steps
         if "meter" not in self.found:
             raise InputError(
                 f"{self.run.checkpoint} was written by an earlier lab, whose random numbers were others, and cannot be gone "
                 "on from exactly; give --out a new folder (and --init this one to start from its weights)"
             )
-        model.load_state_dict(self.found["model"])
-        if self.found["optimizer"] is not None:
-            optimizer.load_state_dict(self.found["optimizer"])
+        optimizer.load_state_dict(self.found["optimizer"])
         precision.load_state_dict(self.found["scaler"])
         self.meter.load_state_dict(self.found["meter"])
         set_random_states(self.found["rng"])
@@ -116,8 +130,9 @@ class Session:
 
         All processes call it. Raises InputError for weights that are not finite.
         """
-        if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
-            raise not_finite(self.run, "a weight is no longer finite", step)
+        numbers = [value for value in model.state_dict().values() if value.is_floating_point()]
+        if not all(torch.isfinite(value).all() for value in numbers):
+            raise not_finite(self.run, "a weight or a running mean is no longer finite", step)
         return {
             "model": model.state_dict(),
             "optimizer": optimizer and optimizer.state_dict(),
@@ -131,14 +146,17 @@ class Session:
         }
 
     def each(self, batches: Iterable) -> Iterator:
-        """The batches; waiting for one is what a profile calls data."""
+        """The batches; waiting for one is what a profile calls data, and what came before was no training."""
+        self.meter.start()
         return data_section(batches)
 
-    def write(self, row: dict) -> list[str]:
-        """Put a row into the log, and return what is wrong with the training. Raises InputError for a loss that explodes."""
+    def write(self, row: dict, bar: tqdm | None = None) -> None:
+        """Put a row into the log, and say above `bar` what is wrong. Raises InputError for a loss that explodes."""
         self.health.check(row)
         self.log.write(row)
-        return self.health.report(row)
+        for warning in self.health.report(row):
+            if is_first() and bar is not None:
+                bar.write(warning)
 
     def end_step(self, step: int, state: Callable[[], dict], last: bool) -> None:
         """Save after so many steps if it is time, and stop if that was asked for; `state` makes what is saved."""
