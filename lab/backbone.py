@@ -171,9 +171,11 @@ def pick_device(name: str) -> torch.device:
         raise InputError(f"there is no device '{name}'; choose auto, cpu or cuda") from error
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"there is nothing here for device '{name}'; choose auto, cpu or cuda")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device '{name}' was asked for and this machine has no CUDA GPU; choose cpu or auto")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
-            f"device '{name}' was asked for and this machine has {torch.cuda.device_count()} CUDA GPU(s); choose cpu or auto"
+            f"device '{name}' was asked for and this machine has {torch.cuda.device_count()} GPUs, from cuda:0 on"
         )
     if device.index is not None and device.type == "cuda":
         if world_size() > 1:

@@ -139,7 +139,8 @@ def _published_optimizer(model: moco.MoCo, own: dict | None) -> tuple[dict, str]
     group = own["param_groups"][0] if own else {}
     if "momentum" not in group:  # no optimizer, or another one
         return published, "without the optimizer's state"
-    known = {key: group[key] for key in published["param_groups"][0] if key in group and key != "params"}
+    own_ways = ("params", "fused", "foreach")  # which parameters, and how a step is computed
+    known = {key: group[key] for key in published["param_groups"][0] if key in group and key not in own_ways}
     published["param_groups"][0].update(known)
     published["state"] = own["state"]
     return published, "with the optimizer's momentum"
