@@ -10,7 +10,6 @@ its imports. What is measured is in data_build.py (the published way of cutting 
 import argparse
 import os
 import shlex
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,9 +24,7 @@ import torch
 from data_build import measure_building
 from data_million import measure_million
 from data_reading import measure_reading
-from report import as_markdown, cpu_name
-
-from lab.runs import describe
+from report import as_markdown, commit, cpu_name, short
 
 SECTIONS = {"build": measure_building, "reading": measure_reading, "million": measure_million}
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -70,7 +67,7 @@ def describe_run(found: dict, load: list[float], options: argparse.Namespace) ->
     for name, (tables, notes) in found.items():
         lines += ["", f"## {name.capitalize()}"]
         for table in tables:
-            lines += ["", as_markdown(table.map(_short))]
+            lines += ["", as_markdown(table.map(short))]
         lines += ["", *(f"- {note}" for note in notes)]
     versions = {"av": av, "OpenCV": cv2, "lmdb": lmdb, "simplejpeg": simplejpeg, "torch": torch}
     lines += [
@@ -83,22 +80,9 @@ def describe_run(found: dict, load: list[float], options: argparse.Namespace) ->
         f"- machine: {cpu_name()}, {os.cpu_count()} cores; load before the first and after each section: "
         f"{', '.join(f'{value:.1f}' for value in load)} (processes that want to run, the benchmark's 1 to 2 included)",
         f"- {', '.join(f'{name} {module.__version__}' for name, module in versions.items())}, {time.strftime('%Y-%m-%d')}",
-        f"- commit {_commit()}, command: `python {shlex.join(sys.argv)}`",
+        f"- commit {commit()}, command: `python {shlex.join(sys.argv)}`",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _short(value):
-    if not isinstance(value, float):
-        return value
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def _commit() -> str:
-    """The commit that was measured, and whether its code was changed since."""
-    code = ["git", "diff", "--quiet", "HEAD", "--", "lab", "benchmarks/*.py"]
-    changed = subprocess.run(code, cwd=Path(__file__).parents[1]).returncode == 1
-    return f"{describe('benchmark', {})['commit']}{' with changes' * changed}"
 
 
 if __name__ == "__main__":

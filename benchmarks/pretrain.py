@@ -11,7 +11,6 @@ compared is measured within one round. Reported are medians over the rounds and 
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +27,7 @@ import plain_training
 import torch
 import tyro
 from processes import fresh
-from report import as_markdown, cpu_name
+from report import as_markdown, commit, cpu_name, short
 from torch.utils.flop_counter import FlopCounterMode
 
 from lab.backbone import autocast, pick_device
@@ -38,7 +37,7 @@ from lab.data.synthetic import SyntheticConfig, write
 from lab.errors import InputError
 from lab.pretrain.moco import MoCo
 from lab.pretrain.train import PretrainConfig, make_optimizer, pretrain
-from lab.runs import Run, describe
+from lab.runs import Run
 from lab.training.precision import Precision
 
 PAPER_IMAGES = 326_400 * 2_560  # steps x batch of the published run
@@ -339,7 +338,7 @@ def report(title: str, turns: pd.DataFrame, notes: list[str], load: float, optio
     lines = [
         f"# {title}",
         "",
-        as_markdown(summary(turns).map(_short)),
+        as_markdown(summary(turns).map(short)),
         "",
         *(f"- {note}" for note in notes),
         f"- {options.rounds} rounds, rows below (c) in {min(options.rounds, options.variant_rounds)} of them; images/s are "
@@ -348,7 +347,7 @@ def report(title: str, turns: pd.DataFrame, notes: list[str], load: float, optio
         f"- machine: {cpu_name()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}{gpu}; load before and "
         f"after: {load:.1f}, {os.getloadavg()[0]:.1f} (processes that want to run, the benchmark's own included)",
         f"- torch {torch.__version__}, {time.strftime('%Y-%m-%d')}",
-        f"- commit {_commit()}, command: `python {shlex.join(sys.argv)}`",
+        f"- commit {commit()}, command: `python {shlex.join(sys.argv)}`",
     ]
     text = "\n".join(lines) + "\n"
     print(f"\n{text}")
@@ -356,19 +355,6 @@ def report(title: str, turns: pd.DataFrame, notes: list[str], load: float, optio
         options.out.parent.mkdir(parents=True, exist_ok=True)
         turns.to_csv(f"{options.out}.csv", index=False, float_format="%.4g")
         Path(f"{options.out}.md").write_text(text)
-
-
-def _short(value):
-    if not isinstance(value, float):
-        return value
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def _commit() -> str:
-    """The commit that was measured, and whether its code was changed since."""
-    code = ["git", "diff", "--quiet", "HEAD", "--", "lab", "benchmarks/*.py"]
-    changed = subprocess.run(code, cwd=Path(__file__).parents[1]).returncode == 1
-    return f"{describe('benchmark', {})['commit']}{' with changes' * changed}"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """What the tables of the benchmarks have in common."""
 
 import platform
+import subprocess
 from pathlib import Path
 
 import pandas as pd
+
+from lab.runs import describe
 
 
 def as_markdown(table: pd.DataFrame) -> str:
@@ -17,3 +20,17 @@ def cpu_name() -> str:
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def short(value):
+    """A number with three digits, or whole from 1,000 on; anything else as it is."""
+    if not isinstance(value, float):
+        return value
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def commit() -> str:
+    """The commit that was measured, and whether its code was changed since."""
+    code = ["git", "diff", "--quiet", "HEAD", "--", "lab", "benchmarks/*.py"]
+    changed = subprocess.run(code, cwd=Path(__file__).parents[1]).returncode == 1
+    return f"{describe('benchmark', {})['commit']}{' with changes' * changed}"
