@@ -147,7 +147,7 @@ import os, signal, sys, time
 import torch
 from torch.utils.data import DataLoader, Dataset
 from lab.errors import Stopped
-from lab.training.interrupts import Interrupts, ignore_signals
+from lab.training.interrupts import Interrupts, only_the_parent_stops
 
 class Slow(Dataset):
     def __len__(self):
@@ -160,7 +160,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 with Interrupts() as interrupts:
     workers = set()
     try:
-        for step, batch in enumerate(DataLoader(Slow(), 2, num_workers=2, worker_init_fn=ignore_signals)):
+        for step, batch in enumerate(DataLoader(Slow(), 2, num_workers=2, worker_init_fn=only_the_parent_stops)):
             workers |= set(batch[:, 1].tolist())
             if step == 3:
                 print(*workers, flush=True)

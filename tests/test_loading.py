@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from typing import NamedTuple
 
 import pytest
@@ -45,6 +47,26 @@ def test_what_the_data_set_refuses_is_one_sentence(workers):
     with pytest.raises(InputError) as caught:
         list(load_batches(Numbers(), iter([1, 7]), workers, CPU))
     assert str(caught.value) == "seven cannot be read; mend it"
+
+
+LEFT_OPEN = """
+import torch
+from torch.utils.data import Dataset
+from lab.training.loading import load_batches
+
+class Numbers(Dataset):
+    def __getitems__(self, request):
+        return torch.tensor([request])
+
+batches = load_batches(Numbers(), iter(range(1000)), 2, torch.device("cpu"))
+next(batches)
+print(len(torch.multiprocessing.active_children()), flush=True)
+"""
+
+
+def test_a_program_ends_although_its_batches_were_not_read_to_the_end():
+    done = subprocess.run([sys.executable, "-c", LEFT_OPEN], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
 
 
 def test_a_worker_that_is_killed_is_explained():

@@ -65,10 +65,19 @@ class Interrupts:
         return KeyboardInterrupt(sentence) if number == signal.SIGINT else Stopped(sentence, number)
 
 
-def ignore_signals(_worker: int) -> None:
-    """For `worker_init_fn` of a DataLoader: signals often go to the whole process group, and the loop still needs batches.
+def only_the_parent_stops(_worker: int) -> None:
+    """For `worker_init_fn` of a DataLoader: signals often go to all processes, and the loop still needs its batches.
 
-    The training process ends its workers itself, and they end by themselves when it is gone.
+    A worker takes SIGTERM from the process that it reads for and from no other. Where Python cannot say who sent a
+    signal (macOS), SIGTERM ends it as it would without this.
     """
-    for number in ASKING:
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # threads that start from here on block it too
+        threading.Thread(target=_end_when_told_by, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_when_told_by(parent: int) -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
+        pass
+    os._exit(0)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lab.errors import InputError
-from lab.training.interrupts import ignore_signals
+from lab.training.interrupts import only_the_parent_stops
 
 
 def load_batches(dataset: Dataset, requests: Iterable, num_workers: int, device: torch.device) -> Iterator:
@@ -23,7 +23,7 @@ def load_batches(dataset: Dataset, requests: Iterable, num_workers: int, device:
         num_workers=num_workers,
         collate_fn=_as_it_is,
         pin_memory=device.type == "cuda",
-        worker_init_fn=ignore_signals,  # the training process tells them when to stop
+        worker_init_fn=only_the_parent_stops,
         generator=torch.Generator(),  # whose numbers nobody uses: the global one stays as it is
     )
     try:
