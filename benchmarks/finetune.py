@@ -153,7 +153,7 @@ def model_speed(options: Options, config: FinetuneConfig, people: int, layout=to
         precision.scale(sum(terms.values())).backward()
         precision.step(optimizer)
 
-    flop = flop_per_image(step, 2 * config.images_per_id)
+    flop = flop_per_image(step, options.batch_size)
     for part in model.trunk_parts() if config.compile else ():
         part.compile()
     return speed_of(step, options.batch_size, options, device) | {"GFLOP/image": flop / 1e9}
