@@ -1,15 +1,17 @@
 # make demo    the whole story on synthetic people, then the explorer (APP=0: without it)
 # make test    all tests
 # make app     the explorer on runs/ or demo/runs/
+# make book    run all notebooks on the demo and write them as HTML pages into book/
 # make bench   measure speed and memory
 # make lint    ruff
 
 PYTHON ?= python3
 OUT ?= demo
 APP ?= 1
+BOOK ?= book
 BIN := .venv/bin
 
-.PHONY: demo test app notebooks bench lint clean
+.PHONY: demo test app notebooks book bench lint clean
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -31,6 +33,9 @@ app: .venv/installed
 notebooks: .venv/installed
 	$(BIN)/jupyter lab notebooks
 
+book: .venv/installed
+	$(BIN)/python notebooks/book.py render --folder $(OUT) --out $(BOOK)
+
 bench: .venv/installed
 	$(BIN)/python benchmarks/evaluation.py
 
@@ -39,4 +44,4 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf .venv demo .pytest_cache .ruff_cache
+	rm -rf .venv demo book .pytest_cache .ruff_cache

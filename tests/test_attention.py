@@ -8,7 +8,15 @@ from torch import nn
 
 from lab.backbone import Embedder
 from lab.errors import InputError
-from lab.evaluate.attention import attention_map, energy_on_mask, pointing_game
+from lab.evaluate.attention import (
+    activation_map,
+    attention_map,
+    energy_on_mask,
+    enlarge,
+    grad_cam,
+    pointing_game,
+    similarity_map,
+)
 from lab.finetune.mgn import MGN
 
 
@@ -82,6 +90,7 @@ def test_the_model_stays_as_it_was(training):
     attention_map(model, np.zeros((64, 32, 3), np.uint8))
     assert model.training == training
     assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(parameter.requires_grad for parameter in model.parameters())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
 
@@ -106,3 +115,50 @@ def test_energy_and_pointing_by_hand():
     assert not pointing_game(cam, mask)
     assert pointing_game(cam, 1 - mask)
     assert np.isnan(energy_on_mask(np.zeros((2, 2)), mask))
+
+
+def test_points_that_are_as_high_count_by_their_share():
+    cam = np.array([[1.0, 1.0], [0.5, 1.0]])
+    assert pointing_game(cam, np.array([[0, 1], [1, 1]])) == pytest.approx(2 / 3)
+
+
+def test_many_crops_at_once_are_as_the_package_has_them_one_by_one():
+    torch.manual_seed(0)
+    model = MGN(num_classes=4, depth=18).train()
+    images = torch.randint(0, 256, (3, 3, 64, 32), dtype=torch.uint8)
+    targets = model.embed(torch.randint(0, 256, (3, 3, 64, 32))).clone()
+    model.train()
+    with torch.inference_mode():
+        cams = grad_cam(model, images, lambda images: (model(images) * targets).sum(dim=1))
+    assert model.training
+    assert all(
+        parameter.requires_grad == ("bottleneck.1.bias" not in name) for name, parameter in model.named_parameters()
+    )
+    assert not any(module._forward_hooks for module in model.modules())
+    for name, maps in cams.items():
+        assert maps.shape == (3, 4, 2)
+        for image, cam, target in zip(images, maps, targets, strict=True):
+            expected = attention_map(model, image.permute(1, 2, 0).numpy(), target.numpy(), name)
+            assert enlarge(cam, (64, 32)) == pytest.approx(expected, abs=1e-3)
+
+
+def test_grad_cam_by_hand_where_the_answer_is_known():
+    model, image = TwoColours(), torch.from_numpy(red_above_blue()).permute(2, 0, 1)[None]
+    cam = grad_cam(model, image, lambda images: model.layer4(images)[:, 0].sum(dim=(1, 2)), ["layer4"])["layer4"]
+    # the gradient of a sum is 1 in channel 0 and 0 in channel 1: the map is channel 0 as it is
+    assert torch.equal(cam, model.layer4(image.float())[:, 0])
+
+
+def test_activation_and_similarity_by_hand():
+    maps = torch.tensor([[[[3.0, 0.0]], [[4.0, 2.0]]]])  # 2 channels at 1 x 2 places
+    assert activation_map(maps).tolist() == [[[5.0, 2.0]]]
+    cosines = similarity_map(maps, lambda places: places.flatten(1), torch.tensor([[1.0, 0.0]]))
+    assert cosines[0, 0].tolist() == pytest.approx([0.6, 0.0])
+
+
+def test_enlarged_maps_reach_from_0_to_1_and_flat_ones_are_0():
+    cam = enlarge(np.array([[2.0, 3.0], [2.0, 2.0]]), (8, 4))
+    assert cam.shape == (8, 4)
+    assert (cam.min(), cam.max()) == (0, 1)
+    assert cam[0, 3] == 1
+    assert not enlarge(torch.full((2, 2), 7.0), (8, 4)).any()

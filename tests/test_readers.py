@@ -110,6 +110,14 @@ def test_folder_reads_a_csv_beside_its_images(tmp_path):
     assert note in load("folder", tmp_path).notes
 
 
+def test_people_who_train_and_are_searched_for_are_named(tmp_path):
+    csv_dataset(tmp_path, [*ROWS, ("a/7.jpg", 6, 4, "train"), ("a/8.jpg", 0, 4, "train")])
+    note = (
+        "people.csv: 1 person(s) are in train and in query (pid 6): a test on them is too good; train on other people"
+    )
+    assert note in load("folder", tmp_path).notes
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

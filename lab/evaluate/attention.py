@@ -1,9 +1,13 @@
 """Where a model looks: Grad-CAM maps (Selvaraju et al., 2017) for features, and how much of a map lies on the person.
 
-Legend: H, W size of the image; h, w size of the layer's map; D feature size.
+`attention_map` is for one crop, ready to be laid over it. For many crops at once: `grad_cam`, `activation_map` and
+`similarity_map` give a layer's few places as they are, and `enlarge` makes a picture of them.
+
+Legend: B images in a batch; H, W size of the image; h, w size of the layer's map; C its channels; D feature size.
 """
 
 import inspect
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -38,6 +42,7 @@ def attention_map(
     device = next(model.parameters()).device
     was_training = model.training
     wrapper = _Descriptor(model, model.get_submodule(name), pooled=target_feature is None)
+    learning = _freeze(model)  # their gradients would cost four times as much as all else
     try:
         with torch.inference_mode(False), torch.enable_grad(), GradCAM(wrapper, [wrapper.layer]) as grad_cam:
             pixels = torch.tensor(image, device=device).permute(2, 0, 1).unsqueeze(0).float()
@@ -47,11 +52,75 @@ def attention_map(
             cam = grad_cam(pixels.requires_grad_(), targets=[target])[0]
     finally:
         wrapper.handle.remove()
-        model.zero_grad(set_to_none=True)
+        for parameter in learning:
+            parameter.requires_grad_(True)
         model.train(was_training)
     if cam.shape != image.shape[:2]:
         cam = np.asarray(Image.fromarray(cam).resize((image.shape[1], image.shape[0]), Image.Resampling.BILINEAR))
     return np.clip(cam, 0, 1).astype(np.float32)
+
+
+def grad_cam(
+    model: nn.Module,
+    images: Tensor,
+    score: Callable[[Tensor], Tensor],
+    layers: Sequence[str] = ("b1", "b2", "b3"),
+) -> dict[str, Tensor]:
+    """Grad-CAM of many crops and several layers at once: layer name -> (B, h, w) of 0 or more, not scaled.
+
+    `images` (B, 3, H, W) RGB 0..255, uint8 or float. `score(images)` (B,) is what is explained, each image's from that
+    image alone, such as the cosine of its feature with another crop's (a clone of what `embed` returns, which cannot take
+    part in gradients). The model is used in eval mode and left as it was.
+    """
+    kept, was_training, learning = {}, model.training, _freeze(model.eval())
+    handles = [
+        model.get_submodule(name).register_forward_hook(lambda _, __, output, name=name: kept.update({name: output}))
+        for name in layers
+    ]
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            total = score(images.clone().float().requires_grad_()).sum()
+            gradients = torch.autograd.grad(total, [kept[name] for name in layers])
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter in learning:
+            parameter.requires_grad_(True)
+        model.train(was_training)
+    return {
+        name: F.relu((gradient.mean(dim=(2, 3), keepdim=True) * kept[name].detach()).sum(dim=1))  # (B, h, w)
+        for name, gradient in zip(layers, gradients, strict=True)
+    }
+
+
+@torch.no_grad()
+def activation_map(maps: Tensor) -> Tensor:
+    """How strongly a layer answers at each place, whatever for: (B, C, h, w) -> length of the C numbers (B, h, w)."""
+    return torch.linalg.vector_norm(maps, dim=1)
+
+
+@torch.no_grad()
+def similarity_map(maps: Tensor, head: Callable[[Tensor], Tensor], target: Tensor) -> Tensor:
+    """How like another crop each place is if the head sees that place alone: cosines (B, h, w).
+
+    `maps` (B, C, h, w) of a branch, `head` makes features (N, D) of maps (N, C, 1, 1), `target` (B, D) are the features
+    that the same or another head has of the other crops.
+    """
+    count, channels, rows, columns = maps.shape
+    places = maps.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)
+    features = head(places).reshape(count, rows * columns, -1)
+    return F.cosine_similarity(features, target[:, None], dim=2).reshape(count, rows, columns)
+
+
+def enlarge(cam: Tensor | np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The few places (h, w) of a map as a picture (H, W) float32 from 0 to 1: bilinear, lowest 0, highest 1.
+
+    A map that is the same everywhere has no lowest place: it becomes 0.
+    """
+    values = torch.as_tensor(cam).detach().float().cpu()[None, None]
+    values = F.interpolate(values, size=size, mode="bilinear", align_corners=False)[0, 0]
+    values = values - values.min()
+    return (values / values.max().clamp(min=torch.finfo(torch.float32).tiny)).numpy()
 
 
 def energy_on_mask(cam: np.ndarray, mask: np.ndarray) -> float:
@@ -60,9 +129,12 @@ def energy_on_mask(cam: np.ndarray, mask: np.ndarray) -> float:
     return float(cam[mask.astype(bool)].sum(dtype=np.float64) / total) if total > 0 else float("nan")
 
 
-def pointing_game(cam: np.ndarray, mask: np.ndarray) -> bool:
-    """Whether the map's highest point lies on the mask (the first one in reading order, if several are as high)."""
-    return bool(mask.astype(bool).flat[int(cam.argmax())])
+def pointing_game(cam: np.ndarray, mask: np.ndarray) -> float:
+    """1 if the map's highest point lies on the mask, else 0; where several are as high, the share of them that does.
+
+    An enlarged map has many such points where its highest place is at the border.
+    """
+    return float(mask.astype(bool)[cam >= cam.max() - 1e-6].mean())
 
 
 class _Descriptor(nn.Module):
@@ -84,6 +156,14 @@ class _Descriptor(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         feature = self.function(self.model, images)
         return self.map.mean(dim=(2, 3)) if self.pooled else feature
+
+
+def _freeze(model: nn.Module) -> list[nn.Parameter]:
+    """Ask for no gradients of the parameters; returns those that were learning."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    return learning
 
 
 def _cosine_with(target: Tensor):

@@ -46,6 +46,7 @@ def _csv(file: Path) -> ReidDataset:
     _check_values(file, table)
     notes: list[str] = []
     splits = {name: _split(file, table[table["split"] == name], name, notes) for name in ("train", "query", "gallery")}
+    _name_shared_people(file, splits, notes)
     _count_unlisted(file, table, notes)
     return ReidDataset("folder", **splits, notes=tuple(notes))
 
@@ -91,6 +92,16 @@ def _refuse_absent(file: Path, paths: list[str]) -> None:
         raise InputError(
             f"{file} lists {len(absent)} image(s) that are not there (first: {absent[0]}, most in "
             f"{folders.most_common(1)[0][0]}); paths are relative to the CSV: mend them"
+        )
+
+
+def _name_shared_people(file: Path, splits: dict[str, Split], notes: list[str]) -> None:
+    """A note on people who train and are searched for: the test would measure memory, not re-identification."""
+    shared = sorted(set(splits["train"].pid.tolist()) & set(splits["query"].pid.tolist()))
+    if shared:
+        notes.append(
+            f"{file.name}: {len(shared)} person(s) are in train and in query (pid {first(map(str, shared))}): a test on them "
+            "is too good; train on other people"
         )
 
 

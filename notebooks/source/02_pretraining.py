@@ -1,0 +1,571 @@
+# %% [markdown]
+# # 02 · Pre-training: people without names
+#
+# | | |
+# |---|---|
+# | **Goal** | Build contrastive learning from nothing: two views, the loss by hand, the queue, the momentum encoder, shuffled batch norm. Know what each is for and what goes wrong without it; read the curves of a run. |
+# | **Needs** | [01 · Crops](01_crops.ipynb). PyTorch: a network, a loss, a step of an optimiser. |
+# | **Makes** | A run of 20 steps in `lessons/02`, and, if `lab demo` has not made it yet, the short pre-training `pretrain-short`. |
+# | **Minutes** | 60 to read, 1 to run; makes what is missing itself in 4 minutes. |
+#
+# Videos are free and labels are dear. Of 4.2 million crops nobody knows who is on them, and still a network can learn from them what makes one person look like *that* person. The trick is to invent a task whose answers are known without asking anybody.
+
+# %% tags=["parameters"]
+SIZE = "tiny"  # or "paper": the published settings, on real data and with a GPU
+FOLDER = "../demo"  # data/ and runs/, shared by all notebooks and made where missing
+ROOT = None  # for "paper": the folder of Market-1501
+UNLABELED = None  # for "paper": a folder of crops without labels
+
+# %%
+import copy
+import math
+from dataclasses import asdict, replace
+from inspect import getsource
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from ipywidgets import Checkbox, FloatLogSlider, FloatSlider
+from torch import nn
+from torch.nn import functional as F
+
+from lab.demo import PRETRAINED, Demo
+from lab.pretrain.augment import RECIPES, Recipe, Views
+from lab.pretrain.moco import Contrast, MoCo
+from lab.show import contrast, curves
+from lab.show.live import explore, in_notebook
+from lab.show.views import eventful, pictures, recipe_sheet, steps_figure, view_sheet
+
+in_notebook()
+demo = Demo(FOLDER, SIZE, ROOT, UNLABELED)
+
+# %% [markdown]
+# ## 1 · Two views of one crop
+#
+# Take a crop. Change it at random, twice: cut out another part, mirror it, blur it, cover a piece. That gives two **views**. Whoever is on the crop is on both, and *that* is the label that nobody had to write: these two belong together. Views of different crops (nearly always) do not.
+#
+# What the random changes are decides what is learned. The network is told: *whatever differs between two views does not matter.* So a change must take away what should not count (position, light, sharpness, half of the body) and leave what should (the clothes, the build).
+#
+# Here is one view as it comes about. In reality most steps are left out by chance; for this picture all happen.
+
+# %%
+crops = [demo.picture(path) for path in demo.unlabeled[:4]]  # (H, W, 3) uint8 each
+steps_figure(crops[0], Views(128, 64, "luperson"), eventful(seed=5), "One view, LUPerson's recipe")
+
+# %% [markdown]
+# The recipe is a handful of numbers ([`lab/pretrain/augment.py`](../lab/pretrain/augment.py)):
+
+# %%
+pd.DataFrame({name: asdict(RECIPES[name]) for name in ("moco", "luperson", "whole")}).drop("move")
+
+# %% [markdown]
+# * `moco` is MoCo v2's own list. `luperson` is the paper's (section 4.2): **no colour jitter**, because the colour of clothes is what tells people apart; and **random erasing** of up to 0.6 of the view (the released setting; re-ID usually takes 0.4), because people are often half hidden, and because a network that sees one patch less must not rest on one patch.
+# * `whole` is the lab's own, for short runs. A person's crop is half as wide as high, and the published boxes are about as wide as high, so that they show half a person at most. Hundreds of millions of views get over it; a few thousand do not.
+#
+# Random views of four crops. Each pair in a row is a task of the training: *the same*.
+
+# %%
+view_sheet(crops, Views(128, 64, "luperson"), 8, title="LUPerson's views", names=[f"crop {n}" for n in range(4)])
+
+
+# %% [markdown]
+# > **Quick question.** Each view in the first picture was mirrored, greyed, blurred *and* erased. How often does the published recipe do all four to one view? (A view is mirrored with probability 0.5.)
+# > <details><summary>Answer</summary>0.5 · 0.2 · 0.5 · 0.5 = 0.025: one view in forty.</details>
+#
+# Now pull at the recipe yourself. Ask of every setting: *would I still find the two views of one crop among those of the other?* If it is trivial, nothing is learned; if it is hopeless, neither.
+
+# %%
+def draw(smallest_box, erase, largest_erasing, jitter):
+    recipe = Recipe((smallest_box, 1.0), erase=erase, erase_max_area=largest_erasing, color_jitter=0.8 * jitter)
+    return view_sheet(crops[:2], Views(128, 64, recipe), 8, names=["crop 0", "crop 1"])
+
+
+explore(
+    draw,
+    smallest_box=FloatSlider(value=0.2, min=0.05, max=1.0, step=0.05, description="smallest box"),
+    erase=FloatSlider(value=0.5, min=0.0, max=1.0, step=0.1, description="erasing, p"),
+    largest_erasing=FloatSlider(value=0.6, min=0.05, max=0.9, step=0.05, description="up to area"),
+    jitter=Checkbox(value=False, description="colour jitter"),
+)
+
+# %% [markdown]
+# The same on paper: one crop, a row for each recipe, the same chance in each column.
+
+# %%
+published = Recipe()
+recipes = {
+    "published": published,
+    "no erasing": replace(published, erase=0.0),
+    "erasing\nalways, to 0.9": replace(published, erase=1.0, erase_max_area=0.9),
+    "boxes from\n0.05": replace(published, crop_area=(0.05, 1.0)),
+    "with jitter": replace(published, color_jitter=0.8),
+    "whole": RECIPES["whole"],
+}
+recipe_sheet(crops[1], {name: Views(128, 64, recipe) for name, recipe in recipes.items()}, 8, title="What a recipe does")
+
+# %% [markdown]
+# What each change is *worth* cannot be seen, only measured: pre-train with it, fine-tune, evaluate. The paper did so on CUHK03 (labeled boxes, MGN on ResNet-50; section 4.2, Table 2; the figures as another published document quotes them):
+
+# %%
+from lab.published import published_results
+
+table = published_results()
+table = table[table["setting"].str.startswith("augmentation: ")].assign(recipe=lambda t: t["setting"].str[14:])
+first = table.iloc[0]
+table.assign(**{"mAP gained": table["mAP"] - first["mAP"]})[["recipe", "mAP", "rank1", "mAP gained"]].round(1)
+
+# %% [markdown]
+# Erasing and leaving out jitter each help by more than half a point, both together most. Grey and blur make a difference of 0.2 or less; the paper keeps both.
+#
+# ## 2 · InfoNCE by hand
+#
+# A network turns each view into a vector of length 1: the **projection**. The first views give $q_0 \dots q_3$ (MoCo calls them *queries*; they are not the queries of a re-ID search), the second views $k_0 \dots k_3$ (*keys*). As lengths are 1, the dot product $q_i \cdot k_j$ is the cosine of the angle between the two: 1 is the same direction.
+#
+# The network here is the demo's, after two minutes of training; we come to that. Its similarities for the four crops:
+
+# %%
+model, config = demo.model(PRETRAINED), demo.config(PRETRAINED)
+make_views = Views(config.height, config.width, config.augmentation)
+view_q, view_k = make_views(crops, seed=1), make_views(crops, seed=2)  # (4, 3, h, w) each
+q, k = model.project(view_q).clone(), model.project(view_k).clone()  # (4, C), of length 1
+similarity = q @ k.T  # (4, 4)
+
+# %%
+contrast.similarity_figure(similarity.numpy(), range(4), pictures(view_q), pictures(view_k), "q · k for four crops")
+
+# %% [markdown]
+# Read it row by row. Each query has one **own key**, in the frame; it should be the largest of its row. The numbers of a row become probabilities by a softmax, after division by a **temperature** $\tau$, and the loss is the cross-entropy of picking the own key:
+#
+# $$\mathcal{L}_i = -\log \frac{\exp(q_i \cdot k_i / \tau)}{\sum_{j} \exp(q_i \cdot k_j / \tau)}$$
+#
+# It is ordinary classification with as many classes as there are keys, where the right class is "mine". Its name is **InfoNCE**. By hand:
+
+# %%
+temperature, losses = 0.1, []
+for i in range(4):
+    exponentials = [math.exp(s / temperature) for s in similarity[i].tolist()]
+    probability = exponentials[i] / sum(exponentials)
+    losses.append(-math.log(probability))
+    print(f"query {i}: probability of its own key {probability:.3f}, loss {losses[-1]:.3f}")
+by_hand = sum(losses) / 4
+
+# %% [markdown]
+# `lab` keeps the own key in column 0, the others behind it, already divided by the temperature. Then the right class is 0 for every query:
+
+# %%
+own_first = torch.stack([similarity[i].roll(-i) for i in range(4)])  # row i begins with its own key
+four = Contrast(own_first / temperature, q, k)
+print(getsource(Contrast.loss.fget))
+print(f"by hand {by_hand:.6f}, lab {four.loss:.6f}")
+assert math.isclose(by_hand, four.loss, rel_tol=1e-5)
+
+# %% [markdown]
+# > **Quick question.** Two of 4.2 million crops may show the same person, from the same video. The loss treats them as strangers. Does that ruin it?
+# > <details><summary>Answer</summary>No, as long as it is rare: each query has tens of thousands of other keys, of which a few are the same person, and what these push wrongly the own keys (one in each step) pull back. It is a price, though, and LUPerson's successor LUPerson-NL saves it with noisy labels from tracking people through the video.</details>
+#
+# ## 3 · The chance line
+#
+# What is a good loss? The number alone does not say: it depends on how many keys there are. A network that knows nothing gives all $K + 1$ keys (its own and $K$ others) the same similarity $s$. Then
+#
+# $$\mathcal{L} = -\log \frac{e^{s/\tau}}{(K+1)\, e^{s/\tau}} = \log(K + 1),$$
+#
+# whatever $s$ and $\tau$ are. This is the **chance line**. Below it something has been learned (about what, we shall see). Above it a network is not just ignorant but wrong with confidence.
+
+# %%
+for others in (3, config.queue_size, 65536):
+    clueless = Contrast(torch.full((2, 1 + others), 0.7) / temperature, q, k)
+    print(f"K = {others:6,d}: loss {clueless.loss:.3f}, log(K + 1) = {math.log(others + 1):.3f}")
+    assert math.isclose(clueless.loss, math.log(others + 1), rel_tol=1e-5)
+
+# %% [markdown]
+# > **Quick question.** Our four crops have a loss per query above. Which is their chance line, and are they below it?
+# > <details><summary>Answer</summary>Four keys, one of them the own: K = 3, and log 4 = 1.386. Compare the four losses with that.</details>
+#
+# ## 4 · Temperature: who gets the gradient
+#
+# Cosines lie between -1 and 1, so without a temperature the largest probability could be only $e^2 \approx 7$ times the smallest. Dividing by $\tau < 1$ stretches them. What it does is best seen in the gradient. With $p_j$ the probability of key $j$,
+#
+# $$\frac{\partial \mathcal{L}_i}{\partial s_{ij}} = \frac{p_j}{\tau} \;\text{ for other keys}, \qquad \frac{\partial \mathcal{L}_i}{\partial s_{ii}} = \frac{p_i - 1}{\tau} \;\text{ for the own key.}$$
+#
+# The own key is pulled, the others are pushed, each by *its probability*. Let autograd confirm it for the first of our queries:
+
+# %%
+s = similarity[0].clone().requires_grad_()  # own key first
+F.cross_entropy(s[None] / temperature, torch.tensor([0])).backward()
+p = torch.softmax(s.detach() / temperature, dim=0)
+by_hand = (p - torch.tensor([1.0, 0.0, 0.0, 0.0])) / temperature
+print("pull and push:", [f"{value:+.2f}" for value in by_hand.tolist()])
+assert torch.allclose(s.grad, by_hand, atol=1e-5)
+
+# %% [markdown]
+# So the temperature decides *who gets the push*. Take one query, its own key and 127 others, and look at the probabilities for six temperatures:
+
+# %%
+more = [demo.picture(path) for path in demo.unlabeled[:128]]
+keys = model.project(make_views(more, seed=2))
+row = (keys @ q[0]).clone()  # similarities of query 0 with 128 keys, the own one first
+temperatures = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+contrast.softmax_figure(row.numpy(), {t: torch.softmax(row / t, 0).numpy() for t in temperatures})
+
+# %% [markdown]
+# * **Cold** (0.02): nearly all of the push goes to the few keys that resemble the query most. These are the hard cases, and also the likeliest to be *the same person* on another crop.
+# * **Hot** (1.0): everybody is pushed alike, a stranger in red as much as the twin in blue. Nothing asks for fine differences.
+# * MoCo v2 takes 0.2. LUPerson's released scripts take **0.1**: people look more alike than the objects of ImageNet, so looking closely pays.
+
+# %%
+explore(
+    lambda temperature: contrast.softmax_figure(
+        row.numpy(), {temperature: torch.softmax(row / temperature, 0).numpy()}, title="One query and 128 keys"
+    ),
+    temperature=FloatLogSlider(value=0.1, base=10, min=-2, max=0, step=0.1),
+)
+
+# %% [markdown]
+# > **Quick question.** The loss of the same similarities at temperature 0.05 is another number than at 0.1. May one compare the losses of two runs with different temperatures?
+# > <details><summary>Answer</summary>No. The chance line stays where it is, but the distance from it depends on the temperature. Compare what the features are good for: the retrieval probe, or fine-tuning.</details>
+#
+# ## 5 · The queue
+#
+# Four keys make an easy task: one gets far by knowing who wears red. With 65,536 keys there are a thousand people in red, and the network has to look at shoes. But keys cost computation, and a batch of 65,536 crops fits on no GPU. MoCo's answer: **keep the keys of earlier batches**, in a ring of $K$ places. Each step overwrites the oldest.
+#
+# By hand, with $K = 8$ places and batches of 3 (8 is no multiple of 3, so that the ring has to close):
+
+# %%
+torch.manual_seed(0)
+toy = MoCo(depth=18, dim=4, queue_size=8)  # its queue is (dim, K), a key in each column
+places, names, pointer = toy.queue.T.clone(), ["random"] * 8, 0
+states = [contrast.QueueState("at first", list(names), 0)]
+for letter in "abc":
+    batch = F.normalize(torch.randn(3, 4))  # three keys of length 1
+    for number in range(3):
+        place = (pointer + number) % 8
+        places[place], names[place] = batch[number], f"{letter}{number}"
+    pointer = (pointer + 3) % 8
+    toy.enqueue(batch)
+    states.append(contrast.QueueState(f"after batch {letter}", list(names), pointer))
+    assert torch.equal(toy.queue, places.T) and toy.queue_ptr.item() == pointer
+
+# %%
+contrast.queue_figure(states, "A queue of eight places, batches of three")
+
+# %% [markdown]
+# At first the queue holds **random vectors**. That has a consequence that fools beginners. A random direction among 128 dimensions is nearly at a right angle to everything, while an untrained network maps *all* crops to nearly the same direction. So the own key is found at once: not since the network recognises anybody, but since the others are no keys at all.
+#
+# Watch it in a network that is **not trained at all**. Only the queue changes: 16 random vectors leave with each batch, 16 real keys come.
+
+# %%
+torch.manual_seed(0)
+untrained = MoCo(depth=18, queue_size=128).train()
+losses, accuracy = [], []
+for step in range(14):
+    batch = [more[(16 * step + n) % 128] for n in range(16)]
+    with torch.no_grad():
+        found = untrained(make_views(batch, seed=100 + step), make_views(batch, seed=200 + step))
+    losses.append(found.loss.item())
+    accuracy.append(found.accuracy.item())
+print("accuracy:", [round(value, 2) for value in accuracy])
+
+# %%
+contrast.lines_figure(
+    {"loss": (range(1, 15), losses)}, "An untrained network, while its queue fills with real keys", "step",
+    "loss", level=("chance: log(128 + 1)", math.log(129)), marks={"last random vector leaves": 8},
+)
+
+# %% [markdown]
+# A loss that **rises** in the first steps of a training is therefore no bug, and one that starts low is no success. `lab` reports nothing about a run before its queue has been replaced twice.
+#
+# > **Quick question.** LUPerson's queue holds 65,536 keys and its batch 2,560. After how many steps is the last random vector gone?
+# > <details><summary>Answer</summary>65,536 / 2,560 = 25.6: after 26 steps. It is also the age of the oldest key from then on.</details>
+#
+# ## 6 · The momentum encoder
+#
+# A key in the queue was made some steps ago, by the network as it was *then*. If the network changes quickly, old and new keys are not comparable. MoCo's second idea: keys are made by a network of their own, `encoder_k`, which is not trained but follows `encoder_q` slowly, as an **exponential moving average** of its weights $\theta$:
+#
+# $$\theta_k \leftarrow m\, \theta_k + (1 - m)\, \theta_q, \qquad m = 0.999$$
+#
+# One weight by hand. We move a weight of `encoder_q` by 1 and let the model encode some keys, which begins with that update:
+
+# %%
+m, weights_q, weights_k = untrained.key_momentum, untrained.encoder_q.fc[2].bias, untrained.encoder_k.fc[2].bias
+with torch.no_grad():
+    weights_q += 1.0
+theta_k, theta_q = weights_k[0].item(), weights_q[0].item()
+untrained.encode_keys(make_views(batch), torch.arange(16))
+print(f"{m} · {theta_k:.4f} + {1 - m:.3f} · {theta_q:.4f} = {m * theta_k + (1 - m) * theta_q:.4f}")
+assert math.isclose(weights_k[0].item(), m * theta_k + (1 - m) * theta_q, abs_tol=1e-6)
+
+# %% [markdown]
+# How slow is slow? Suppose a weight of `encoder_q` jumps from 0 to 1 and stays there. After $t$ steps `encoder_k` has come to $1 - m^t$; half of the way takes $\log 0.5 / \log m$ steps.
+
+# %%
+steps = np.arange(0, 501)
+lines = {f"m = {m} (half after {math.log(0.5) / math.log(m):.0f})": (steps, 1 - m**steps) for m in (0.9, 0.99, 0.999)}
+contrast.lines_figure(lines, "How the key encoder follows a jump", "steps after the jump", "weight of encoder_k")
+
+# %% [markdown]
+# *Too slow* for a short run is $m = 0.999$: after 100 steps nine tenths of the key encoder would still be its random start. *Too fast* is worse, because it looks like success. If the key encoder changes from step to step, each batch of keys carries the mark of its time, and the own key is always **the newest**. "Which key is new?" is an easier question than "which key is the same person?". The lab measured it (ResNet-18, 64 x 32 pixels; batch 64, queue 512; [how a short MoCo run can fool itself](../benchmarks/results/pretraining-recipe.md)):
+#
+# | key momentum | step | accuracy among K + 1 keys | accuracy among the keys of the batch | what it tells |
+# |---|---|---|---|---|
+# | 0.9 | 60 | **0.95** | 0.00 | the age of keys, and nothing else |
+# | 0.99 | 60 | 0.17 | 0.09 | both |
+# | 0.998 | 930 | 0.08 | **0.19** | people |
+#
+# The second accuracy gives it away: the other keys *of the same batch* are all as new as the own one, so age does not help. `log.csv` has both, as `accuracy` and `batch_accuracy`.
+#
+# > **Quick question.** Why not simply train `encoder_k` by gradient as well, and use one network for both?
+# > <details><summary>Answer</summary>In one step one could (SimCLR does, without a queue). But gradients cannot go back into keys that were computed 20 steps ago, and with a network that changes at the speed of training the keys in the queue would be of 20 different networks: the age of the keys again.</details>
+#
+# ## 7 · Why batch norm leaks
+#
+# **Batch norm** subtracts the mean of a batch and divides by its standard deviation, so what it makes of a crop depends on *which other crops are in the batch*. On eight GPUs each normalises its own eighth (a **group**). By hand for four crops in two groups, with one number per crop:
+
+# %%
+from lab.batch_norm import in_groups
+
+norm, x = nn.BatchNorm1d(1, affine=False), torch.tensor([[1.0], [3.0], [10.0], [30.0]])
+by_hand = torch.cat([(part - part.mean()) / (part.var(unbiased=False) + norm.eps).sqrt() for part in x.chunk(2)])
+print("in groups of two: ", by_hand.flatten().tolist())
+print("in one group:     ", norm(x).flatten().tolist())
+assert torch.allclose(torch.cat(in_groups(norm, norm, x.chunk(2))), by_hand, atol=1e-5)
+
+
+# %% [markdown]
+# In groups of two, 3 and 30 have become the same number, because each is the larger of its pair. The output says more about the company than about the crop.
+#
+# Now suppose that the query of a crop and its own key are normalised **with the same company**: GPU 0 holds both views of crops 0 to 319. All keys in the queue had other company. Then a network need not recognise people. It can learn to recognise *the group*. (The MoCo paper, section 3.3, found just that: the loss drops, and the features get worse.)
+#
+# Can it really? We test it with **a task that cannot be solved**. Crops come in pairs; each pair is a group. The "own key" of a crop is *its neighbour in the group*: another crop, usually another person. Which crops are paired is drawn anew in each step, so there is nothing to learn about people. If the network finds its key more often than by guessing, only the normalisation can have told it. A network of three layers will do:
+
+# %%
+def layer(inputs, outputs):
+    return nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+
+
+def small_moco(groups):
+    torch.manual_seed(0)
+    model = MoCo(depth=18, dim=64, queue_size=128, key_momentum=0.99, bn_groups=groups)
+    layers = (*layer(3, 16), *layer(16, 32), *layer(32, 64), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model.encoder_q = nn.Sequential(*layers, nn.Linear(64, 64))
+    model.encoder_k = copy.deepcopy(model.encoder_q).requires_grad_(False)
+    return model
+
+
+# %% [markdown]
+# One step is what MoCo always does: encode keys, compare, enqueue, improve. `order` is the order in which keys are encoded. Without **shuffling** it is that of the queries, so that both share their groups. With it, keys are encoded in random company and put back afterwards.
+
+# %%
+neighbour = torch.arange(16).view(-1, 2).flip(1).flatten()  # 1, 0, 3, 2, 5, 4, …
+
+
+def step_of(model, optimizer, shuffle):
+    images = pool[torch.randperm(len(pool))[:16]]
+    order = torch.randperm(16) if shuffle else torch.arange(16)
+    keys = model.encode_keys(images[neighbour][order], order)
+    found = model.contrast(images, keys, model.bn_groups)
+    model.enqueue(keys)
+    optimizer.zero_grad()
+    found.loss.backward()
+    optimizer.step()
+    return found.batch_accuracy.item()
+
+
+# %%
+pool = Views(32, 16, Recipe((1.0, 1.0), (0.4, 0.6), grayscale=0, blur=0, erase=0))(
+    [demo.picture(path) for path in demo.unlabeled[:512]]
+)
+threads = torch.get_num_threads()
+torch.set_num_threads(1)  # layers as small as these are fastest on one core
+models, curve = {}, {}
+for name, shuffle in (("keys in the same groups", False), ("keys shuffled", True)):
+    models[name] = small_moco(groups=8)
+    optimizer = torch.optim.AdamW(models[name].encoder_q.parameters(), lr=0.005)
+    right = [step_of(models[name], optimizer, shuffle) for _ in range(160)]
+    curve[name] = (np.arange(10, 161, 10), 100 * np.reshape(right, (16, 10)).mean(1))
+torch.set_num_threads(threads)
+
+# %%
+contrast.lines_figure(
+    curve, "A task without a solution, solved by batch norm", "step (means of 10)", "own key found among the batch's 16 (%)",
+    level=("chance: 1 in 16", 100 / 16),
+)
+
+# %% [markdown]
+# How to read it: if the upper curve climbs far above chance, the network has found its neighbour's crop, on pictures that say nothing about it. What batch norm took away from one, the mean of the pair, has told it who the other is. And see what it passes over: among the 16 keys there is also one of *the query's very own picture*. Shuffling takes most of that away. The numbers of the last 40 steps, and those of the same networks when batch norm uses its running statistics, as in any test (there, the query's own picture is left out of the keys):
+
+# %%
+alone = {}
+for name, small in models.items():
+    batches = pool[torch.randperm(len(pool))].split(16)
+    found = [(small.project(images) @ small.project(images).T).clone().fill_diagonal_(-2) for images in batches]
+    alone[name] = 100 * np.mean([(matrix.argmax(1) == neighbour).float().mean().item() for matrix in found])
+pd.DataFrame({
+    "in training (chance 6.2 %)": {name: values[-4:].mean() for name, (_, values) in curve.items()},
+    "each crop alone (chance 6.7 %)": alone,
+}).round(1)
+
+# %% [markdown]
+# * *In training, same groups*: what the leak is worth. *Each crop alone*: what was learned about crops, which is nothing, as there was nothing. A training accuracy far above that of a test in running statistics is how a leak shows itself.
+# * *Shuffled* need not be quite at chance here, and that is this task's doing: the query is normalised together with its neighbour, $(x_i - x_j)/2$ contains $-x_j$, and the key that is wanted shows just that neighbour $j$. In a real training the own key shows the crop itself, and who the neighbours were says nothing about it.
+# * Groups of two are the extreme; it takes seconds there. With the published 320 crops per group the mark of a group is faint. But there are 326,400 steps to find it, and MoCo's authors saw it at 32 per group.
+#
+# So shuffling is part of the method: `encode_keys` gets the second views in a random `order` and puts the keys back ([`lab/pretrain/moco.py`](../lab/pretrain/moco.py)). In `lab` the groups (`bn_groups`) do not depend on the number of GPUs: one GPU goes through eight groups one after the other and pre-trains the same network ([training](../docs/training.md#many-gpus)).
+
+# %%
+print(getsource(MoCo.encode_keys))
+
+# %% [markdown]
+# > **Quick question.** Why is it enough to shuffle the keys? The queries keep their order.
+# > <details><summary>Answer</summary>A leak needs query and own key to share something that the other keys lack. If the company of the key is random, it says nothing about the company of the query, whatever that is.</details>
+#
+# ## 8 · The loop
+#
+# Now everything together, as `lab pretrain` does it: views, keys, loss, gradient, queue ([`lab/pretrain/train.py`](../lab/pretrain/train.py)). One step:
+
+# %%
+from lab.pretrain import train
+
+print(getsource(train._step))
+
+# %% [markdown]
+# `finish` makes the rest of the views for the whole batch at once. `accumulate` goes through a batch in parts where memory is short, with the same result; with 1, as usual, the inner loop runs once. The three measures at the end are loss, `accuracy` and `batch_accuracy`. The optimiser's step comes after it.
+#
+# Let it run: 20 steps of 32 crops, a ResNet-18 on 64 x 32 pixels, a queue of 320 keys, logging each step. (A finished run is not repeated; delete its folder to see it again.)
+
+# %%
+from lab.runs import Run
+
+few = demo.unlabeled[:640]
+small = replace(
+    train.PretrainConfig.tiny(), height=64, width=32, batch_size=32, queue_size=320, epochs=1, warmup_epochs=0.25, log_every=1
+)
+run = Run.create(Path(FOLDER) / "lessons" / "02" / "twenty-steps", "pretrain", small, data={"images": len(few)})
+train.pretrain(run, few, small, progress=False)
+run.log()[["step", "lr", "loss", "chance_loss", "accuracy", "batch_accuracy", "feature_std"]].iloc[[0, 4, 9, 14, 19]].round(3)
+
+# %%
+log = run.log()
+contrast.lines_figure(
+    {"loss": (log["step"], log["loss"])}, "Twenty steps of pre-training", "step", "loss",
+    level=("chance: log(320 + 1)", math.log(321)), marks={"last random vector leaves": 10},
+)
+
+# %% [markdown]
+# It starts low, climbs as the queue fills with keys, and reaches the chance line or passes it. You know why. After 20 steps *nothing else* has happened yet.
+#
+# ## 9 · Two minutes, and 326,400 steps
+#
+# The demo's run, `pretrain-short`, went on for longer, with the settings `tiny` on small crops:
+
+# %%
+short = demo.run(PRETRAINED)
+curves.loss_curves(short.log(), "pretrain-short")
+
+# %% [markdown]
+# * **loss** and **accuracy**: from the second epoch on they mean something. Is the loss below its chance line, and does `batch_accuracy` (below) rise as well? Then it is more than the age of the keys.
+# * **retrieval probe**: after each epoch the network ranks the test gallery as it is; no label is learned from. The first point is an untrained network. This curve is the one that counts.
+# * **spread of the features**: near 0 all crops have the same projection. That is *collapse*, the death of a contrastive run.
+#
+# The log has two more measures of the last batch of each row. **Alignment** says how far apart two views of a crop lie (0 is best), **uniformity** how evenly the crops fill the sphere (the more negative, the more even). [Notebook 03](03_what_did_it_learn.ipynb) computes both by hand and asks what the network has learned.
+
+# %%
+columns = ["epoch", "loss", "chance_loss", "accuracy", "batch_accuracy", "alignment", "uniformity", "probe_mAP"]
+log = short.log()
+log[log["probe_mAP"].notna()].set_index("step")[columns].round(3)
+
+# %%
+probe = log["probe_mAP"].dropna()
+print(f"probe: {100 * probe.iloc[0]:.1f} % untrained, {100 * probe.iloc[-1]:.1f} % at the end, {100 * probe.max():.1f} % at best")
+print("learned to find people without labels" if probe.iloc[-1] > 1.5 * probe.iloc[0] else "no large step, in so short a run")
+
+# %% [markdown]
+# In a run of two minutes the probe moves little, and often down at first. **Places come before people**: what tells two crops apart most easily is the wall behind the person, and a search across cameras wants the same person before another wall. Everything that helps against it costs something. Here is how far other recipes came with the same network and pictures ([measured](../benchmarks/results/pretraining-recipe.md), mAP of the probe in %):
+#
+# | views | steps of 128 | probe |
+# |---|---|---|
+# | untrained network | 0 | 9.2 |
+# | published boxes | 750 | 5.1 |
+# | `whole` | 750 | 11.4 |
+# | `whole`, cut-outs put before another wall in four views of five | 300 | 19.8 |
+# | the same, the trunk that the lab ships | 1,872 | 45.3 |
+#
+# Only drawn people can be cut out. LUPerson's answer to the same problem is **size**:
+
+# %%
+paper, steps_per_epoch = train.PretrainConfig(), 4_180_243 // 2560
+paper_steps = paper.epochs * steps_per_epoch
+here = int(log["step"].iloc[-1]), demo.config(PRETRAINED).batch_size
+print(f"LUPerson: {paper_steps:,} steps of {paper.batch_size:,} crops = {paper_steps * paper.batch_size:,} images")
+print(f"this run: {here[0]:,} steps of {here[1]:,} crops = {here[0] * here[1]:,} images")
+assert paper_steps == 326_400
+
+# %%
+speed = log["images_per_second"].median()
+print(f"at {speed:.0f} images per second LUPerson's run would take {paper_steps * paper.batch_size / speed / 86400:.1f} days")
+
+# %% [markdown]
+# With ResNet-50 on 256 x 128 pixels, of course, each image is far more work. From half a million different street scenes no wall comes twice, and 840 million images leave time for shoes. That is why the paper's result is a *data set* before it is a method.
+#
+# > **Quick question.** A contrastive run shows a loss of 5.2 with chance at 6.9, accuracy 0.35, `batch_accuracy` 0.02 at 64 crops per batch. Would you let it run?
+# > <details><summary>Answer</summary>No. Among keys of the same age it guesses (1/64 = 0.016), so what it tells is the age of keys. A larger key momentum or a smaller learning rate is needed. <code>lab pretrain</code> says so by itself.</details>
+#
+# ## Exercises
+#
+# **1. The two ends of temperature.** What does the loss of the four crops tend to for $\tau \to \infty$? And for $\tau \to 0$, if one query is closer to a wrong key than to its own? Think first, then compute.
+#
+# <details><summary>Answer</summary>
+#
+# Very hot, all logits are nearly 0: the loss tends to the chance line, log 4. Very cold, the softmax becomes a maximum: the loss is 0 for a query whose own key is nearest, and (best wrong similarity minus own)/τ for any other, which grows without bound.
+#
+# ```python
+# for tau in (100.0, 1.0, 0.1, 0.01, 0.001):
+#     each = F.cross_entropy(own_first / tau, torch.zeros(4, dtype=torch.long), reduction="none")
+#     print(f"temperature {tau:7.3f}: " + ", ".join(f"{value:8.3f}" for value in each.tolist()))
+# ends = F.cross_entropy(own_first / 1e6, torch.zeros(4, dtype=torch.long)).item()
+# assert math.isclose(ends, math.log(4), rel_tol=1e-4)
+# ```
+# </details>
+#
+# **2. How old may a key be?** A queue of $K$ keys and a batch of $B$ make keys up to $K/B$ steps old. How far has the key encoder moved towards the trained one in that time, if that one stood still? Compare LUPerson's run, the lab's `tiny`, and the run of section 6 that told only ages ($K$ 512, $B$ 64, $m$ 0.9).
+#
+# <details><summary>Answer</summary>
+#
+# ```python
+# tiny = train.PretrainConfig.tiny()
+# runs = {
+#     "LUPerson": (paper.queue_size, paper.batch_size, paper.key_momentum),
+#     "tiny": (tiny.queue_size, tiny.batch_size, tiny.key_momentum),
+#     "ages only": (512, 64, 0.9),
+# }
+# for name, (length, size, momentum) in runs.items():
+#     age = length / size
+#     print(f"{name}: keys up to {age:.1f} steps old, the encoder has moved by {100 * (1 - momentum**age):.1f} %")
+# ```
+#
+# A few per cent in the two healthy ones, more than half in the third: there the oldest key was made by another network than the newest.
+# </details>
+#
+# **3. Larger groups.** Repeat the task without a solution with groups of four instead of two (pairs stay neighbours, each group holds two of them), without shuffling. Does batch norm still tell?
+#
+# <details><summary>Answer</summary>
+#
+# ```python
+# torch.set_num_threads(1)
+# of_four = small_moco(groups=4)
+# optimizer = torch.optim.AdamW(of_four.encoder_q.parameters(), lr=0.005)
+# right = [step_of(of_four, optimizer, shuffle=False) for _ in range(160)]
+# torch.set_num_threads(threads)
+# print(f"last 40 steps: {100 * np.mean(right[-40:]):.1f} % (chance 6.2 %)")
+# print(f"in groups of two: {curve['keys in the same groups'][1][-4:].mean():.1f} %")
+# ```
+#
+# The mean of four crops says less about one of them than the mean of two, and now two neighbours could be meant by each mark. In this many steps you should see far less of it, perhaps nothing. "Not in 160 steps" is no proof of "never".
+# </details>
+#
+# ## Where next
+#
+# * The paper: [Fu et al., *Unsupervised Pre-training for Person Re-identification*](https://arxiv.org/abs/2012.03753), section 4 (augmentation in 4.2). MoCo: [He et al. 2020](https://arxiv.org/abs/1911.05722), section 3.3 for shuffled batch norm; [MoCo v2](https://arxiv.org/abs/2003.04297).
+# * The code: [`augment.py`](../lab/pretrain/augment.py), [`batches.py`](../lab/pretrain/batches.py), [`moco.py`](../lab/pretrain/moco.py), [`train.py`](../lab/pretrain/train.py). In earnest: [docs/training.md](../docs/training.md).
+# * The explorer: `lab app demo/runs`, page *Training*: [localhost:8501/training](http://localhost:8501/training), shows these curves for any run.
+# * Next: [03 · What did it learn?](03_what_did_it_learn.ipynb)
