@@ -18,9 +18,15 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+from latex2mathml.converter import convert
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexer import Lexer
+from pygments.lexers import TextLexer, get_lexer_for_filename
+from pygments.util import ClassNotFound
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -29,6 +35,7 @@ FORMAT = {"extension": ".py", "format_name": "percent"}
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 ANSWER = re.compile(r"```python\n(.*?)```", re.DOTALL)
 LINK = re.compile(r"(\]\(|href=\")([^)#\"\s]+)((?:#[^)\"\s]*)?[)\"])")
+FORMULA = re.compile(r"(?P<code>```.*?```|`[^`\n]+`)|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", re.DOTALL)
 SECONDS = 600  # for one cell
 
 
@@ -137,7 +144,7 @@ def page(executed: NotebookNode, path: Path, out: Path) -> str:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         else:
-            cell.source = with_links(cell.source, out)
+            cell.source = with_formulas(with_links(cell.source, out))
     executed.cells = [nbformat.v4.new_markdown_cell(neighbours(path)), *executed.cells]
     executed.cells.append(nbformat.v4.new_markdown_cell(neighbours(path)))
     exporter = HTMLExporter(template_name="lab", exclude_input_prompt=True, exclude_output_prompt=True)
@@ -162,7 +169,7 @@ def title(path: Path) -> str:
 
 
 def with_links(text: str, out: Path) -> str:
-    """Links to notebooks lead to their pages, links to files of the project to coloured copies in OUT/files."""
+    """Links to notebooks lead to their pages, links to files of the project to coloured copies in OUT/project."""
 
     def change(found: re.Match) -> str:
         before, link, after = found.groups()
@@ -176,23 +183,38 @@ def with_links(text: str, out: Path) -> str:
     return LINK.sub(change, text)
 
 
+def with_formulas(text: str) -> str:
+    """TeX between dollars as MathML, which browsers show without a script from the network; code is left alone."""
+
+    def change(found: re.Match) -> str:
+        if found["code"]:
+            return found.group()
+        display = "block" if found["block"] else "inline"
+        return convert(found["block"] or found["inline"], display=display).replace("\n", " ")
+
+    return FORMULA.sub(change, text)
+
+
 def copied(file: Path, out: Path) -> str:
     """A file of the project as a page of the book, an image as it is; its address."""
-    place = Path("files") / file.relative_to(ROOT)
+    place = Path("project") / file.relative_to(ROOT)  # not "files", which nbconvert takes off
     if file.suffix in (".py", ".md", ".csv", ".toml", ".yml"):
-        from pygments import highlight
-        from pygments.formatters import HtmlFormatter
-        from pygments.lexers import get_lexer_for_filename
-
         place = place.with_name(f"{place.name}.html")
         formatter = HtmlFormatter(full=True, linenos="inline", lineanchors="L", title=str(file.relative_to(ROOT)))
-        content = highlight(file.read_text(), get_lexer_for_filename(file.name), formatter)
+        content = highlight(file.read_text(), lexer_of(file), formatter)
         (out / place).parent.mkdir(parents=True, exist_ok=True)
         (out / place).write_text(content)
     else:
         (out / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, out / place)
     return place.as_posix()
+
+
+def lexer_of(file: Path) -> Lexer:
+    try:
+        return get_lexer_for_filename(file.name)
+    except ClassNotFound:  # a table
+        return TextLexer()
 
 
 def index() -> str:

@@ -149,7 +149,9 @@ def test_a_page_of_the_book_has_figures_and_no_answers_outputs_or_bars(tmp_path)
     notebook = nbformat.v4.new_notebook()
     code, markdown = nbformat.v4.new_code_cell, nbformat.v4.new_markdown_cell
     notebook.cells = [
-        markdown("# 05 · Title\nsee [the code](../lab/runs.py), [next](06_reranking.ipynb) and [paper](https://a.b/c)"),
+        markdown(
+            "# 05 · Title\nsee [the code](../lab/runs.py), [next](06_reranking.ipynb) and [paper](https://a.b/c): $k_1$, `$no$`"
+        ),
         code("print('seen')", outputs=[nbformat.v4.new_output("stream", name="stdout", text="seen")]),
         code("", outputs=[nbformat.v4.new_output("stream", name="stderr", text="50%|bar")]),
         code("secret", metadata={"tags": ["answer"]}),
@@ -157,9 +159,11 @@ def test_a_page_of_the_book_has_figures_and_no_answers_outputs_or_bars(tmp_path)
     path = next(path for path in NOTEBOOKS if path.name.startswith("05"))
     html = book.page(notebook, path, tmp_path)
     assert 'href="06_reranking.html"' in html
-    assert 'href="files/lab/runs.py.html"' in html
+    assert 'href="project/lab/runs.py.html"' in html
     assert 'href="https://a.b/c"' in html
-    assert "class" in (tmp_path / "files/lab/runs.py.html").read_text()
+    assert "<msub><mi>k</mi><mn>1</mn></msub>" in html
+    assert "$no$" in html
+    assert "class" in (tmp_path / "project/lab/runs.py.html").read_text()
     assert "seen" in html
     assert "50%|bar" not in html
     assert "secret" not in html

@@ -29,10 +29,10 @@ def frames(axes, colour: str) -> set[tuple[int, int]]:
 
 
 def test_mining_frames_the_given_pairs_and_writes_all_distances():
-    figure = mining_figure(DISTANCE, [CROP] * 4, NAMES, [1, 0, 3, 2], [2, 3, 0, 1])
+    figure = mining_figure(DISTANCE, [CROP] * 4, NAMES, [1, 0, 3, 2], [2, 3, 0, 0])
     axes = figure.axes[0]
     assert frames(axes, RIGHT) == {(0, 1), (1, 0), (2, 3), (3, 2)}
-    assert frames(axes, WRONG) == {(0, 2), (1, 3), (2, 0), (3, 1)}
+    assert frames(axes, WRONG) == {(0, 2), (1, 3), (2, 0), (3, 0)}
     signs = [text.get_text() for text in axes.texts]
     assert signs[:16] == [f"{value:.1f}" for value in DISTANCE.ravel()]
     assert signs[16:] == ["+"] * 4 + ["\N{MINUS SIGN}"] * 4, "not by colour alone"

@@ -134,10 +134,9 @@ def _scatter(axes: Axes, points: np.ndarray, labels: np.ndarray) -> None:
     for number, name in enumerate(names):
         chosen = labels == name
         marker = MARKERS[(number + number // len(LINE_COLOURS)) % len(MARKERS)]
-        axes.scatter(
-            *points[chosen].T, s=70 if marker == "*" else 36, color=LINE_COLOURS[number % len(LINE_COLOURS)], marker=marker, label=name,
-            edgecolors="white", linewidths=0.4,
-        )  # fmt: skip
+        size, colour = 70 if marker == "*" else 36, LINE_COLOURS[number % len(LINE_COLOURS)]
+        look = {"color": colour, "marker": marker, "edgecolors": "white", "linewidths": 0.4}
+        axes.scatter(*points[chosen].T, s=size, label=name, **look)
 
 
 def _frame(axes: Axes, points: np.ndarray) -> None:

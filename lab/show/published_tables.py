@@ -9,7 +9,6 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lab.published import SETTINGS
 from lab.show.curves import LINE_SYMBOLS, finish, line_style
 
 SHARE = "labelled identities used (%)"
@@ -23,7 +22,7 @@ def published_figure(
     `table` is that of `lab.published.published_results`; `ours` has columns start, ratio (0..1), mAP (%). The panels have
     axes of their own.
     """
-    setting = table["setting"].isin([SETTINGS["small-scale"], SETTINGS["full"]]) & (table["method"] == "MGN")
+    setting = table["setting"].str.startswith(("small-scale", "full")) & (table["method"] == "MGN")
     paper = table["source"].str.endswith("paper") & (table["backbone"] == "resnet50") & (table["rerank"] == "no")
     rows = table[setting & paper & (table["dataset"] == dataset)].rename(columns={"pretraining": "start"})
     figure = make_subplots(

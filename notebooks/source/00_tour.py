@@ -140,7 +140,9 @@ print(f"K = {config.queue_size}: chance is log({config.queue_size} + 1) = {np.lo
 
 # %%
 short = Run(demo.folder / "runs" / PRETRAINED)
-curves.loss_curves(short.log(), "Two minutes of pre-training") if short.checkpoint.is_file() else print("not trained yet")
+curves.loss_curves(short.log(), "Two minutes of pre-training") if short.checkpoint.is_file() else print(
+    "not trained yet"
+)
 
 # %% [markdown]
 # What to look at:

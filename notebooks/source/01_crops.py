@@ -46,7 +46,9 @@ from lab.data.synthetic.street import draw_street
 
 frames, found = draw_street(frames=8, people=9, seed=0, camid=1)
 size = frames[0].shape[:2]  # height, width in pixels
-print(f"{len(frames)} frames of {size[1]} x {size[0]} pixels, {len(found)} boxes of {len(set(found.track.tolist()))} people")
+print(
+    f"{len(frames)} frames of {size[1]} x {size[0]} pixels, {len(found)} boxes of {len(set(found.track.tolist()))} people"
+)
 
 # %% [markdown]
 # Boxes travel in text files. The usual format is MOTChallenge's: a line per box with the frame (from 1), who it is if that is known (else -1), $x, y, w, h$ and the score. LUPerson released pickles instead; the lab reads both ([`lab/data/video/detections.py`](../lab/data/video/detections.py)).
@@ -132,6 +134,7 @@ print(getsource(select).split('"""')[2])
 #
 # Now the whole street. For each box we ask `select` alone, so that we learn its reason:
 
+
 # %%
 def reason_of(box, config):
     """Why a box becomes no crop; None if it does."""
@@ -175,7 +178,9 @@ figures.contact_sheet([pieces[i] for i in gone], names, columns=8, title="Droppe
 # %%
 widths = np.arange(0, 121, 4)
 counts = {
-    f"score above {least:g}": [len(select(boxes, size, BuildConfig(min_score=least, min_width=w), Counter())) for w in widths]
+    f"score above {least:g}": [
+        len(select(boxes, size, BuildConfig(min_score=least, min_width=w), Counter())) for w in widths
+    ]
     for least in (0.5, 0.72, 0.9)
 }
 cameras.curve_figure(widths, counts, "least width (pixels)", "crops kept", "Stricter filters, fewer crops")
@@ -194,7 +199,10 @@ def draw(frame, min_width, min_score):
     return cameras.boxes_figure(frames[frame - 1], boxes.box[mine], why, f"Frame {frame}", boxes.score[mine])
 
 
-limits = {"min_width": IntSlider(value=48, min=0, max=160, step=4), "min_score": FloatSlider(value=0.72, max=1, step=0.02)}
+limits = {
+    "min_width": IntSlider(value=48, min=0, max=160, step=4),
+    "min_score": FloatSlider(value=0.72, max=1, step=0.02),
+}
 explore(draw, frame=IntSlider(value=8, min=1, max=len(frames)), **limits)
 
 # %% [markdown]
@@ -225,7 +233,10 @@ print(f"{crops_in_all / videos:.0f} crops per video; {crops_in_all / 126_441:.0f
 # %%
 park, in_park = draw_street(frames=4, people=7, seed=0, camid=3)
 in_park = select(prepare(in_park, size, config), size, config, Counter())
-crops_of = {"norway/oslo/street": crops, "norway/bergen/park": [*cut(enumerate(park, 1), in_park, size, config, Counter())]}
+crops_of = {
+    "norway/oslo/street": crops,
+    "norway/bergen/park": [*cut(enumerate(park, 1), in_park, size, config, Counter())],
+}
 source = Path(scratch.name) / "crops"
 for place, cut_out in crops_of.items():
     (source / place).mkdir(parents=True, exist_ok=True)
@@ -279,7 +290,9 @@ views = range(1, 7)
 people = [pid for pid in np.unique(drawn.data.query.pid)[:3] for _ in views]
 pictures = [render(int(pid), camid, 0, drawn.seed, 256, 128).image for pid, camid in zip(people, [*views] * 3)]
 rows = [f"person {pid}" for pid in people[::6]]
-figures.contact_sheet(pictures, [f"camera {camid}" for camid in views] + [""] * 12, 6, "Three people, six cameras", rows)
+figures.contact_sheet(
+    pictures, [f"camera {camid}" for camid in views] + [""] * 12, 6, "Three people, six cameras", rows
+)
 
 # %% [markdown]
 # What differs from column to column:
@@ -411,7 +424,8 @@ cameras.distances_figure(groups, "Four kinds of pairs", "distance of the colour 
 
 
 # %% [markdown]
-# The second panel is what a search must find; the third is what it must not. In a perfect feature the second would lie left of all others. How often does it lose? For each query take every right crop (same person, other camera) and every wrong crop *by the query's own camera*, and count the pairs in which the wrong one is nearer. A coin would lose 50 % of them.
+# The second panel is what a search must find; the third is what it must not. In a perfect feature the second would lie wholly to the left of the two below it. How often does it lose? For each query take every right crop (same person, other camera) and every wrong crop *by the query's own camera*, and count the pairs in which the wrong one is nearer. A coin would lose 50 % of them.
+
 
 # %%
 def share_lost(right, wrong):
@@ -434,7 +448,9 @@ for name in ("other person, same camera", "other person, other camera"):
 # %%
 nearest = distance.argmin(axis=1)
 own = (g.camid[nearest] == q.camid).mean()
-print(f"nearest crop from the query's own camera: {100 * own:.0f} % of the queries; by chance: {100 * place.mean():.0f} %")
+print(
+    f"nearest crop from the query's own camera: {100 * own:.0f} % of the queries; by chance: {100 * place.mean():.0f} %"
+)
 print(f"nearest crop shows the query's person:    {100 * (g.pid[nearest] == q.pid).mean():.0f} %")
 
 # %% [markdown]
@@ -464,6 +480,7 @@ print(f"{100 * from_own:.0f} % of those crops are from the query's own camera")
 # %% [markdown]
 # A few queries without the rule: the first entries, with the person (✓ the query's, ✗ another) and the camera. Look how the camera number repeats.
 
+
 # %%
 def row_of(number, count=7):
     """The query and its nearest crops, as pictures and titles."""
@@ -479,6 +496,7 @@ figures.contact_sheet(pictures, names, columns=8, title="Nearest crops by colour
 
 # %% [markdown]
 # Pick a query yourself:
+
 
 # %%
 def draw(number):
@@ -503,6 +521,7 @@ explore(draw, number=IntSlider(value=len(q.pid) // 3, min=0, max=len(q.pid) - 1)
 # ```
 #
 # By hand for a whole data set, against the reader ([`lab/data/readers/market.py`](../lab/data/readers/market.py)):
+
 
 # %%
 def decode(path):
@@ -533,7 +552,11 @@ from lab.data.readers import PUBLISHED_COUNTS
 
 published = {"images": 0, "people": 1, "cameras": 2}
 table = {
-    name: {f"{split}, {what}": counts[at] for split, counts in PUBLISHED_COUNTS[name].items() for what, at in published.items()}
+    name: {
+        f"{split}, {what}": counts[at]
+        for split, counts in PUBLISHED_COUNTS[name].items()
+        for what, at in published.items()
+    }
     for name in ("market1501", "dukemtmc", "msmt17-v1", "cuhk03-labeled")
 }
 pd.DataFrame(table)
@@ -562,9 +585,12 @@ figures.contact_sheet(pictures, columns=8, title="What is nobody's match", row_t
 
 # %%
 people = g.pid != 0
-bare = evaluate_ranking(q, replace(g, **{name: getattr(g, name)[people] for name in ("values", "pid", "camid", "path")}))
+bare = evaluate_ranking(
+    q, replace(g, **{name: getattr(g, name)[people] for name in ("values", "pid", "camid", "path")})
+)
 share = 100 * (~people).mean()
-print(f"{share:.0f} % of the gallery are distractors. mAP {100 * with_rule.mAP:.1f} % with them, {100 * bare.mAP:.1f} % without")
+print(f"{share:.0f} % of the gallery are distractors")
+print(f"mAP {100 * with_rule.mAP:.1f} % with them, {100 * bare.mAP:.1f} % without")
 assert bare.mAP >= with_rule.mAP  # fewer wrong crops can only move right ones forward
 
 # %% [markdown]
@@ -619,7 +645,7 @@ data.summary()
 #     print(f"{name:6} mAP {100 * result.mAP:.1f} %, first entry from the query's camera {100 * own:.0f} %")
 # ```
 #
-# Clothes are told apart by colour, so grey costs a lot. It does not cost the camera its pull: brightness and contrast of a place are left. This is why LUPerson's pre-training leaves out colour jitter (paper, section 4.2): jitter teaches a network to ignore exactly what tells people apart. Notebook 02 looks into it.
+# Clothes are told apart by colour, so grey costs the search a lot. The camera's pull changes too, since walls and sensors have colours as well, but compare it with the share by chance printed in section 5: brightness and contrast of a place are left. Colour serves both sides, and one cannot throw it away for one of them. This is why LUPerson's pre-training leaves out colour jitter (paper, section 4.2): jitter teaches a network to ignore exactly what tells people apart. Notebook 02 looks into it.
 # </details>
 #
 # **3. Two digits.** A reader finds the camera with the pattern `_c(\d)`. What does it make of MSMT17's `0000_c12_0036.jpg`, and what would that do to the evaluation?

@@ -75,6 +75,7 @@ view_sheet(crops, Views(128, 64, "luperson"), 8, title="LUPerson's views", names
 #
 # Now pull at the recipe yourself. Ask of every setting: *would I still find the two views of one crop among those of the other?* If it is trivial, nothing is learned; if it is hopeless, neither.
 
+
 # %%
 def draw(smallest_box, erase, largest_erasing, jitter):
     recipe = Recipe((smallest_box, 1.0), erase=erase, erase_max_area=largest_erasing, color_jitter=0.8 * jitter)
@@ -102,7 +103,9 @@ recipes = {
     "with jitter": replace(published, color_jitter=0.8),
     "whole": RECIPES["whole"],
 }
-recipe_sheet(crops[1], {name: Views(128, 64, recipe) for name, recipe in recipes.items()}, 8, title="What a recipe does")
+recipe_sheet(
+    crops[1], {name: Views(128, 64, recipe) for name, recipe in recipes.items()}, 8, title="What a recipe does"
+)
 
 # %% [markdown]
 # What each change is *worth* cannot be seen, only measured: pre-train with it, fine-tune, evaluate. The paper did so on CUHK03 (labeled boxes, MGN on ResNet-50; section 4.2, Table 2; the figures as another published document quotes them):
@@ -268,8 +271,12 @@ print("accuracy:", [round(value, 2) for value in accuracy])
 
 # %%
 contrast.lines_figure(
-    {"loss": (range(1, 15), losses)}, "An untrained network, while its queue fills with real keys", "step",
-    "loss", level=("chance: log(128 + 1)", math.log(129)), marks={"last random vector leaves": 8},
+    {"loss": (range(1, 15), losses)},
+    "An untrained network, while its queue fills with real keys",
+    "step",
+    "loss",
+    level=("chance: log(128 + 1)", math.log(129)),
+    marks={"last random vector leaves": 8},
 )
 
 # %% [markdown]
@@ -338,6 +345,7 @@ assert torch.allclose(torch.cat(in_groups(norm, norm, x.chunk(2))), by_hand, ato
 #
 # Can it really? We test it with **a task that cannot be solved**. Crops come in pairs; each pair is a group. The "own key" of a crop is *its neighbour in the group*: another crop, usually another person. Which crops are paired is drawn anew in each step, so there is nothing to learn about people. If the network finds its key more often than by guessing, only the normalisation can have told it. A network of three layers will do:
 
+
 # %%
 def layer(inputs, outputs):
     return nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
@@ -387,7 +395,10 @@ torch.set_num_threads(threads)
 
 # %%
 contrast.lines_figure(
-    curve, "A task without a solution, solved by batch norm", "step (means of 10)", "own key found among the batch's 16 (%)",
+    curve,
+    "A task without a solution, solved by batch norm",
+    "step (means of 10)",
+    "own key found among the batch's 16 (%)",
     level=("chance: 1 in 16", 100 / 16),
 )
 
@@ -400,10 +411,12 @@ for name, small in models.items():
     batches = pool[torch.randperm(len(pool))].split(16)
     found = [(small.project(images) @ small.project(images).T).clone().fill_diagonal_(-2) for images in batches]
     alone[name] = 100 * np.mean([(matrix.argmax(1) == neighbour).float().mean().item() for matrix in found])
-pd.DataFrame({
-    "in training (chance 6.2 %)": {name: values[-4:].mean() for name, (_, values) in curve.items()},
-    "each crop alone (chance 6.7 %)": alone,
-}).round(1)
+pd.DataFrame(
+    {
+        "in training (chance 6.2 %)": {name: values[-4:].mean() for name, (_, values) in curve.items()},
+        "each crop alone (chance 6.7 %)": alone,
+    }
+).round(1)
 
 # %% [markdown]
 # * *In training, same groups*: what the leak is worth. *Each crop alone*: what was learned about crops, which is nothing, as there was nothing. A training accuracy far above that of a test in running statistics is how a leak shows itself.
@@ -438,17 +451,30 @@ from lab.runs import Run
 
 few = demo.unlabeled[:640]
 small = replace(
-    train.PretrainConfig.tiny(), height=64, width=32, batch_size=32, queue_size=320, epochs=1, warmup_epochs=0.25, log_every=1
+    train.PretrainConfig.tiny(),
+    height=64,
+    width=32,
+    batch_size=32,
+    queue_size=320,
+    epochs=1,
+    warmup_epochs=0.25,
+    log_every=1,
 )
 run = Run.create(Path(FOLDER) / "lessons" / "02" / "twenty-steps", "pretrain", small, data={"images": len(few)})
 train.pretrain(run, few, small, progress=False)
-run.log()[["step", "lr", "loss", "chance_loss", "accuracy", "batch_accuracy", "feature_std"]].iloc[[0, 4, 9, 14, 19]].round(3)
+run.log()[["step", "lr", "loss", "chance_loss", "accuracy", "batch_accuracy", "feature_std"]].iloc[
+    [0, 4, 9, 14, 19]
+].round(3)
 
 # %%
 log = run.log()
 contrast.lines_figure(
-    {"loss": (log["step"], log["loss"])}, "Twenty steps of pre-training", "step", "loss",
-    level=("chance: log(320 + 1)", math.log(321)), marks={"last random vector leaves": 10},
+    {"loss": (log["step"], log["loss"])},
+    "Twenty steps of pre-training",
+    "step",
+    "loss",
+    level=("chance: log(320 + 1)", math.log(321)),
+    marks={"last random vector leaves": 10},
 )
 
 # %% [markdown]
@@ -476,8 +502,14 @@ log[log["probe_mAP"].notna()].set_index("step")[columns].round(3)
 
 # %%
 probe = log["probe_mAP"].dropna()
-print(f"probe: {100 * probe.iloc[0]:.1f} % untrained, {100 * probe.iloc[-1]:.1f} % at the end, {100 * probe.max():.1f} % at best")
-print("learned to find people without labels" if probe.iloc[-1] > 1.5 * probe.iloc[0] else "no large step, in so short a run")
+print(
+    f"probe: {100 * probe.iloc[0]:.1f} % untrained, {100 * probe.iloc[-1]:.1f} % at the end, {100 * probe.max():.1f} % at best"
+)
+print(
+    "learned to find people without labels"
+    if probe.iloc[-1] > 1.5 * probe.iloc[0]
+    else "no large step, in so short a run"
+)
 
 # %% [markdown]
 # In a run of two minutes the probe moves little, and often down at first. **Places come before people**: what tells two crops apart most easily is the wall behind the person, and a search across cameras wants the same person before another wall. Everything that helps against it costs something. Here is how far other recipes came with the same network and pictures ([measured](../benchmarks/results/pretraining-recipe.md), mAP of the probe in %):
@@ -502,7 +534,9 @@ assert paper_steps == 326_400
 
 # %%
 speed = log["images_per_second"].median()
-print(f"at {speed:.0f} images per second LUPerson's run would take {paper_steps * paper.batch_size / speed / 86400:.1f} days")
+print(
+    f"at {speed:.0f} images per second LUPerson's run would take {paper_steps * paper.batch_size / speed / 86400:.1f} days"
+)
 
 # %% [markdown]
 # With ResNet-50 on 256 x 128 pixels, of course, each image is far more work. From half a million different street scenes no wall comes twice, and 840 million images leave time for shoes. That is why the paper's result is a *data set* before it is a method.

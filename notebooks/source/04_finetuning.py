@@ -50,7 +50,9 @@ name = "shipped-10"  # 10 % of the training people have labels, and the trunk wa
 demo.run(name)  # trains it now if it is not there
 data, config, model = demo.data, demo.config(name), demo.model(name)
 people = choose_subset(data.train, config.fraction, config.fraction_of, config.subset, config.seed)
-print(f"labels for {len(people)} crops of {people.num_ids} people; {data.query.num_ids} other people are searched later")
+print(
+    f"labels for {len(people)} crops of {people.num_ids} people; {data.query.num_ids} other people are searched later"
+)
 assert not set(people.pid) & set(data.query.pid)
 
 
@@ -64,6 +66,7 @@ assert not set(people.pid) & set(data.query.pid)
 # So: **crops → classes → back to features**. Here are crops of two test people from different cameras, and how much each points the way of each training person, by the cosine
 #
 # $$\cos(f, w_c) = \frac{f \cdot w_c}{\lVert f\rVert\,\lVert w_c\rVert}.$$
+
 
 # %%
 def pixels(path):
@@ -110,7 +113,7 @@ print(f"mean cosine: {alike:.2f} between crops of one person, {unlike:.2f} betwe
 #
 # ## 2 · Which crops meet in a batch
 #
-# An ordinary loader draws crops at random. Here that would be a waste: one of the losses compares crops *within* the batch, and needs for every crop (the **anchor**) another one of the same person (a **positive**) and one of somebody else (a **negative**). So a batch is drawn person by person: **P people with K crops each**. This is **identity sampling** ([`lab/finetune/sampler.py`](../lab/finetune/sampler.py)).
+# An ordinary loader draws crops at random. Here that would be a waste: one of the losses compares crops *within* the batch, and needs for every crop (the **anchor**) another one of the same person (a **positive**) and one of somebody else (a **negative**). So a batch is drawn person by person: **P people with K crops each**. This is **P x K sampling**, or identity sampling ([`lab/finetune/sampler.py`](../lab/finetune/sampler.py)).
 
 # %%
 sampler = IdentitySampler(people.labels, config.ids_per_batch, config.images_per_id, config.seed)
@@ -138,6 +141,7 @@ print(f"{triplets:,} triplets in a batch of {len(batch)}; {len(set(batch))} of i
 
 # %% [markdown]
 # Now the alternative: as many crops, drawn at random from the whole training set. How many of them have a positive at all? And for a given batch size, what do more people or more crops per person buy?
+
 
 # %%
 def with_positive(pid):
@@ -360,7 +364,10 @@ any_label = torch.tensor([0])
 start = losses.smoothed_cross_entropy(losses.circle_logits(torch.zeros(1, C), any_label, s, m), any_label, epsilon)
 log = demo.run(name).log()
 print(f"floor {floor:.2f}, log C {np.log(C):.2f}, all cosines 0: {start:.1f}")
-print(f"in the log of {name}: {log['loss_cls'].iloc[0]:.1f} in the first row, the mean of {log['step'].iloc[0]} steps,", end=" ")
+print(
+    f"in the log of {name}: {log['loss_cls'].iloc[0]:.1f} in the first row, the mean of {log['step'].iloc[0]} steps,",
+    end=" ",
+)
 print(f"and {log['loss_cls'].iloc[-1]:.2f} in the last")
 
 # %% [markdown]
@@ -369,7 +376,7 @@ print(f"and {log['loss_cls'].iloc[-1]:.2f} in the last")
 #
 # ## 6 · The second loss: nearer to me than anybody else
 #
-# Classification says nothing about two crops; retrieval is all about two crops. The **triplet loss** therefore compares distances within the batch. Of all the triplets it takes, for each anchor $a$, only the hardest (**batch-hard mining**, Hermans et al., 2017): the *farthest* crop of the same person, and the *nearest* of anybody else,
+# Classification says nothing about two crops; retrieval is all about two crops. The **triplet loss** therefore compares distances within the batch. Of all the triplets it takes, for each anchor $a$, only the hardest (**batch-hard mining**, Hermans et al., 2017): the *farthest* crop of the same person, and the *nearest* of anybody else. Anchor and these two are a **hard triplet**,
 #
 # $$\mathcal{L}_{\text{tri}} = \frac1B\sum_a \log\!\Big(1+e^{\,d^+_a-\,d^-_a}\Big),\qquad d^+_a=\max_{\text{same person}} d(a,p),\quad d^-_a=\min_{\text{others}} d(a,n).$$
 #
@@ -480,7 +487,7 @@ curves.loss_curves(log, f"Fine-tuning {name}: {log['step'].iloc[-1]:,} steps")
 #
 # ## 9 · From scratch against pre-trained
 #
-# The experiment of the paper's section 5.3, small: three networks learn from the *same* 10 % of the training people, with the same steps, batches and augmentation (only freezing needs something to freeze). They differ in where the trunk starts: from random weights (`scratch`), from the short pre-training of notebook 02 (`short`), or from the trunk that comes with the lab, which was pre-trained for longer and with other places behind each person (`shipped`; [how and what it is worth](../benchmarks/results/pretraining-recipe.md)).
+# The experiment of the paper's section 5.3, its **small-scale** setting (a part of the identities; **few-shot** is a part of everybody's images), made small: three networks learn from the *same* 10 % of the training people, with the same steps, batches and augmentation (only freezing needs something to freeze). They differ in where the trunk starts: from random weights (`scratch`), from the short pre-training of notebook 02 (`short`), or from the trunk that comes with the lab, which was pre-trained for longer and with other places behind each person (`shipped`; [how and what it is worth](../benchmarks/results/pretraining-recipe.md)).
 
 # %%
 for run in ("scratch-10", "short-10", "shipped-10"):

@@ -166,6 +166,7 @@ pd.DataFrame.from_dict(rows, orient="index").round(3)
 # %% [markdown]
 # For rank-1 *perfect* and *one is late* are the same; for INP *one is late* and *poor* are the same. AP tells all four apart, which is why it is the headline number. Move the hits yourself: which move changes AP most, one at the top of the list or one at its end?
 
+
 # %%
 def draw(first, second, third):
     places = np.unique([first, second, third])
@@ -417,6 +418,7 @@ for kind in ("cosine", "euclidean"):
 #
 # The textbook program computes all distances, a matrix of $Q \times G$, and sorts every row. How large is that?
 
+
 # %%
 def gigabytes(rows, columns):
     return rows * columns * 4 / 1e9  # float32: four bytes
@@ -472,7 +474,8 @@ for name, budget in budgets.items():
     found[name] = evaluate_ranking(query, gallery, memory_gb=budget)
     print(f"{name} ({budget * 1000:.2f} MB): tiles of {rows} x {columns}, mAP {100 * found[name].mAP:.6f} %")
 a, b = found.values()
-assert all(np.array_equal(getattr(a, key), getattr(b, key)) for key in ("ap", "inp", "first_match", "index"))
+for key in ("ap", "inp", "first_match", "index"):
+    np.testing.assert_array_equal(getattr(a, key), getattr(b, key))
 
 # %% [markdown]
 # There is one catch, which makes the real code longer than the idea. A matrix product rounds, and it rounds differently for tiles of another shape; two crops that are nearly equally far might swap places. So the product's scores decide only what is clear. What is too close to call is computed again in float64 ([`lab/evaluate/ranking.py`](../lab/evaluate/ranking.py), [the rules](../docs/evaluation.md)). What it costs was measured on two CPU threads, with features of 2,048 numbers:

@@ -46,7 +46,7 @@ demo = Demo(FOLDER, SIZE, ROOT)
 # %% [markdown]
 # ## 1 · What a map can say
 #
-# A convolutional network keeps a coarse map of the crop until its very end: in an MGN each of the three **branches** ends in a map of `C` channels at `h x w` places, and only then it is pooled into a vector. All methods of this notebook look at that last map, and turn `C` numbers per place into one:
+# A convolutional network keeps a coarse map of the crop until its very end: in an MGN each of the three **branches** ends in a map of `C` channels at `h x w` places, and only then it is pooled into a vector. A method to look inside turns the `C` numbers of each place into one:
 #
 # | map | question that it answers | needs |
 # |---|---|---|
@@ -67,6 +67,7 @@ print(f"{name}: mAP {100 * result.mAP:.1f} %, crops of {size[0]} x {size[1]} pix
 
 # %% [markdown]
 # We want a query of which the model finds the right person first and somebody else second. These three crops go with us: the **query**, the **right** one, the **wrong** one.
+
 
 # %%
 def load_crops(paths):
@@ -184,7 +185,8 @@ cams = {title: attention.grad_cam(model, trained, ask, ["b1"])["b1"] for title, 
 full = torch.stack([each.flatten(1).amax(dim=1) > 0 for each in cams.values()]).all(dim=0)
 shown = torch.argsort(~full, stable=True)[:3]  # three crops of which no map is empty, if there are as many
 sheet = {title: [attention.enlarge(each[one], size) for one in shown] for title, each in cams.items()}
-maps.overlay_sheet([trained[one].permute(1, 2, 0).numpy() for one in shown], sheet, title="One crop, three questions")
+three = [trained[one].permute(1, 2, 0).numpy() for one in shown]
+maps.overlay_sheet(three, sheet, title="One crop, three questions")
 
 # %% [markdown]
 # How alike are the answers? The correlation of the places of two maps, in the mean over the people (without maps of which the ReLU left nothing):
@@ -287,6 +289,7 @@ maps.overlay_sheet(pictures[1:], sheet, ["right", "wrong"], title="Where is it l
 #
 # First four queries side by side, so that a printed page shows the range: their three kinds of map in branch `b1`, each against its nearest gallery crop. Then choose yourself.
 
+
 # %%
 def three_maps(query, branch):
     """The three kinds of map of a query in a branch, against its nearest gallery crop."""
@@ -345,6 +348,7 @@ print(f"{len(asked)} crops; the person covers {100 * chance:.1f} % of a crop in 
 # %% [markdown]
 # Before we score the maps, score the *places*. What is the best that a map with so few places could get? If all its weight stood in one place, its energy would be about the person's share of that place:
 
+
 # %%
 def shares_of_places(shape):
     """The person's share of each place of a map: (B, h, w)."""
@@ -384,6 +388,7 @@ scored |= {("the mask, shrunk", layer): shares_of_places(tuple(active[layer].sha
 # %% [markdown]
 # Chance is another number for each crop, so we look at the **gain**: energy minus the person's share *of that crop*, with its 95 % bootstrap interval ([08](08_comparing_models.ipynb) explains it). A map that is zero everywhere, because the ReLU left nothing, has no energy and is counted as *empty*.
 
+
 # %%
 def with_interval(values):
     """Mean of one value per person, and its 95 % interval."""
@@ -422,13 +427,15 @@ for row in scores[scores["kind"] != "the mask, shrunk"].itertuples():
     print(f"{row.kind:11s} {row.layer:25s} {100 * row.energy:.0f} %: {verdict}")
 true = scores["kind"] == "the mask, shrunk"
 for who, rows in (("maps, mean of the kinds", scores[~true]), ("the mask itself", scores[true])):
-    pointing = ", ".join(f"{layer} {100 * hits:.0f} %" for layer, hits in rows.groupby("layer")["pointing"].mean().items())
-    print(f"pointing game of {who}: {pointing}; chance {100 * chance:.0f} %")
+    hits = 100 * rows.groupby("layer")["pointing"].mean().loc[list(sizes.values())]
+    print(
+        f"\npointing game of {who}, % (chance: {100 * chance:.0f})\n{hits.round(0).astype(int).to_string(header=False)}"
+    )
 
 # %% [markdown]
 # In our own runs at tiny, the maps of the last layer gained a few points over chance at best, Grad-CAM none that could be told from zero, and the pointing game of the branches fell far **below** chance; the finer layer did clearly better. (What holds for yours is printed above.) Does the network look at the wall, then? Before you say so, two suspicions about the *instrument*:
 #
-# * **Resolution.** A map with two columns cannot point at somebody who stands in the middle. Interpolation makes it worse: between two columns a straight ramp has its top at the border, so the highest point always lies in the outer quarters of the crop. At tiny even the mask itself, once it is that coarse, loses the pointing game.
+# * **Resolution.** A map with two columns cannot point at somebody who stands in the middle. Interpolation makes it worse: between two columns a straight ramp has its top at the border, so the highest point always lies in the outer quarters of the crop. At tiny even the mask itself, once it is that coarse, does no better than chance in the pointing game.
 # * **Receptive field.** A place of the last map has seen nearly the whole crop. What stands at the left column *is about* the person in the middle.
 #
 # > **Quick question.** What would the energy of the *worst* possible network be, one that looks only at the background?
@@ -510,6 +517,7 @@ subset, subset_partner = crops[:16], load_crops(gallery.path[partner[:16]])
 
 # %% [markdown]
 # `reset_parameters` draws the weights of a layer anew, as before any training. The randomised network explains the similarity that *it* sees, so the partner's feature is computed anew too.
+
 
 # %%
 def randomise(network, parts):
@@ -643,7 +651,7 @@ for kind in cascade["nothing"]:
 #
 # ## Where next
 #
-# * The paper shows no attention maps; what an MGN's branches are for is in its section 5.1 ([Fu et al., 2021](https://arxiv.org/abs/2012.03753)) and in [Wang et al., 2018](https://arxiv.org/abs/1804.01438).
+# * The network: section 5.1 of the paper ([Fu et al., 2021](https://arxiv.org/abs/2012.03753)), and where MGN comes from, [Wang et al., 2018](https://arxiv.org/abs/1804.01438).
 # * The code: [`lab/evaluate/attention.py`](../lab/evaluate/attention.py), the figures [`lab/show/maps.py`](../lab/show/maps.py), the network [`lab/finetune/mgn.py`](../lab/finetune/mgn.py).
 # * The explorer: `lab app demo/runs`, page *Attention*: [localhost:8501/attention](http://localhost:8501/attention), for any query and any pair.
 # * Next: [08 · Comparing models](08_comparing_models.ipynb): when is a difference a difference?

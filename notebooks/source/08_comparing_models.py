@@ -170,6 +170,7 @@ show.interval_figure(every.table, "Each model's own interval")
 #
 # The interval asked how large the difference might be. A **test** asks: could it be nothing at all? Suppose that two models are equally good. Then it is chance which of them a person's results belong to, and we may *swap* the two for any person, i.e. flip the sign of that person's difference. Do it at random for everybody, many times: this is how large the difference gets **by chance alone**. The p-value is the share of flips with a difference as far from 0 as the one that was seen.
 
+
 # %%
 def differences(a, b):
     """Sum of AP differences of each person: (P,)."""
@@ -274,7 +275,9 @@ own = every.table[every.table["metric"] == "mAP"].set_index("run")
 half = {start: 50 * (own.loc[f"{start}-10", "high"] - own.loc[f"{start}-10", "low"]) for start in plain}
 for start in plain:
     over_people = half[start] / 1.96
-    print(f"{start:8s} standard deviation: seeds {spread[start]:.1f} points (of {len(plain)}), people {over_people:.1f}")
+    print(
+        f"{start:8s} standard deviation: seeds {spread[start]:.1f} points (of {len(plain)}), people {over_people:.1f}"
+    )
 gap = plain["shipped"] - plain["scratch"]
 print(f"shipped - scratch, seed by seed: {', '.join(f'{value:+.1f}' for value in gap)}")
 
@@ -305,6 +308,7 @@ groups.mul([1, 100, 100, 100]).round(1).rename(columns=titles)
 
 # %% [markdown]
 # "Other person, own camera" at rank 1 means: the model fell for the *place*. Now look at those that lost most, and at the ones that gained most: the query, and what each model put first.
+
 
 # %%
 def show_changed(rows, title):
@@ -345,6 +349,7 @@ uncertainty.difference_matrix_figure(matrices[b] - matrices[a], f"{b} - {a} by c
 #
 # $$n \approx \Bigl(\frac{(1.96 + 0.84)\,\sigma}{\delta}\Bigr)^2 .$$
 
+
 # %%
 def person_effects(a, b):
     """Each person's part of the difference of the means, centred: (P,); a person with more queries counts more."""
@@ -376,6 +381,7 @@ for n in (int(needed / 4), int(needed / 2), round(needed), int(2 * needed)):
 #
 # Widths fall with $1/\sqrt n$: **four times the people for half the interval**. Dots: intervals from random subsets of our people; dashed: the rule, continued to the size of real test sets (Market-1501 has 750 people).
 
+
 # %%
 def width(people, name, seed=0):
     """Width of the paired interval from a random subset of people."""
@@ -395,6 +401,7 @@ uncertainty.width_figure(lines, "How wide is the interval of a difference?")
 
 # %% [markdown]
 # Touch it: choose a pair and how many of the people the test set has. Watch when the interval leaves 0.
+
 
 # %%
 def draw(pair, n):
@@ -463,6 +470,7 @@ pd.Series(changes, name="change of mAP, points").round(1).to_frame()
 
 # %% [markdown]
 # `lab compare` refuses what means different things, and says in what it differs; another *method* is let through with a note:
+
 
 # %%
 def may_be_compared(case, result):

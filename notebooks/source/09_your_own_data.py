@@ -320,6 +320,7 @@ if onnx_file.is_file():
 #
 # The other direction: you have a model in another framework, and want its rank lists, metrics and tests here. Then two files of features are enough: `values` (N, D), `pid`, `camid` and, if known, `path`. The "other framework" of this example is plain numpy: the mean colour of six stripes.
 
+
 # %%
 def mean_colours(path):
     """18 numbers: mean red, green and blue of six stripes, in -0.5..0.5."""
@@ -337,7 +338,10 @@ for part in ("query", "gallery"):
 
 # %%
 verbs.evaluate(
-    query_features=lesson / "query.npz", gallery_features=lesson / "gallery.npz", name="folder", out=runs / "09-elsewhere"
+    query_features=lesson / "query.npz",
+    gallery_features=lesson / "gallery.npz",
+    name="folder",
+    out=runs / "09-elsewhere",
 )
 
 # %%
