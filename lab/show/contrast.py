@@ -11,12 +11,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from lab.show.curves import LINE_COLOURS
-from lab.show.figures import JUNK, QUERY, RIGHT
+from lab.show.figures import JUNK, QUERY
 
 DASHES = ("-", "--", "-.", ":")
-EMPTY = "#E6E6E6"
+EMPTY, FRAME, OWN = "#E6E6E6", "#D55E00", "#E69F00"
 
 
 class QueueState(NamedTuple):
@@ -41,7 +42,7 @@ def similarity_figure(
     rows, columns = similarity.shape
     figure = Figure(figsize=(2.2 + 1.15 * columns, 2.0 + 1.15 * rows), dpi=100, facecolor="white")
     figure.suptitle(title, x=0.02, y=0.99, ha="left", fontsize=13, fontweight="bold", parse_math=False)
-    axes = figure.add_axes((0.17, 0.09, 0.68, 0.68 if rows > 2 else 0.5))
+    axes = figure.add_axes((0.2, 0.09, 0.66, 0.68 if rows > 2 else 0.5))
     colours = axes.imshow(similarity, "cividis", aspect="auto")
     middle = (similarity.max() + similarity.min()) / 2
     for row in range(rows):
@@ -51,18 +52,18 @@ def similarity_figure(
             text = f"{value:.3f}" + ("\nown key" if is_own else "")
             axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=12,
                       fontweight="bold" if is_own else "normal")  # fmt: skip
-            if is_own:
-                axes.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor="white", lw=6))
-                axes.add_patch(
-                    Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor="#D55E00", lw=3)
+            for colour, width in (("white", 6), (FRAME, 3)) if is_own else ():
+                frame = Rectangle(
+                    (column - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor=colour, linewidth=width
                 )
+                axes.add_patch(frame)
     axes.set_xticks(range(columns), [f"$k_{{{number}}}$" for number in range(columns)], fontsize=13)
     axes.set_yticks(range(rows), [f"$q_{{{number}}}$" for number in range(rows)], fontsize=13)
     axes.tick_params(length=0)
-    axes.set_ylabel("view_q of each crop", fontsize=11, labelpad=46)
+    axes.set_ylabel("view_q of each crop", fontsize=11, labelpad=50)
     axes.set_xlabel("view_k of each crop, above", fontsize=11)
     for number, picture in enumerate(queries):
-        _thumbnail(axes, picture, (-0.135, 1 - (number + 0.96) / rows, 0.1, 0.92 / rows))
+        _thumbnail(axes, picture, (-0.19, 1 - (number + 0.96) / rows, 0.1, 0.92 / rows))
     for number, picture in enumerate(keys):
         _thumbnail(axes, picture, ((number + 0.3) / columns, 1.02, 0.4 / columns, 0.92 / max(rows, 3)))
     bar = figure.colorbar(colours, cax=figure.add_axes((0.88, 0.09, 0.025, 0.68 if rows > 2 else 0.5)))
@@ -95,13 +96,13 @@ def softmax_figure(
         values = np.asarray(values, dtype=float)[order]
         place = int(np.flatnonzero(order == own)[0])
         axes.bar(range(len(values)), values, width=1.0 if len(values) > 40 else 0.8, color=QUERY)
-        axes.bar([place], [values[place]], width=max(0.8, len(values) / 60), color="#E69F00", edgecolor="black",
+        axes.bar([place], [values[place]], width=max(0.8, len(values) / 60), color=OWN, edgecolor="black",
                  hatch="///", label="own key")  # fmt: skip
         axes.set_title(f"temperature {temperature:g}", fontsize=12)
         axes.text(0.97, 0.93, f"own key: {values[place]:.1%}\nhalf of the push on {half_of(values, place)}\n"
                   f"of {len(values) - 1} others", transform=axes.transAxes, ha="right", va="top", fontsize=10.5)  # fmt: skip
         axes.tick_params(labelsize=10)
-        axes.set_ylim(0, 1.25 * values.max())
+        axes.set_ylim(0, 1.4 * values.max())
     for axes in panels[:, 0]:
         axes.set_ylabel("probability", fontsize=11)
     for axes in panels[-1]:
@@ -133,7 +134,7 @@ def queue_figure(states: Sequence[QueueState], title: str = "The queue, step by 
                                      edgecolor=QUERY if new else JUNK, linewidth=2.5 if new else 1))  # fmt: skip
             axes.text(place + 0.5, row + 0.3, content, ha="center", va="center", fontsize=11.5,
                       fontweight="bold" if new else "normal", parse_math=False)  # fmt: skip
-        axes.text(state.pointer + 0.5, row + 0.78, "▲ next", ha="center", va="center", fontsize=10.5, color="#B34700")
+        axes.text(state.pointer + 0.5, row + 0.78, "▲ next", ha="center", va="center", fontsize=10.5, color="#A63C00")
         before = list(state.contents)
     return figure
 
@@ -159,13 +160,15 @@ def lines_figure(
     if level:
         axes.axhline(level[1], color=JUNK, linewidth=2, linestyle=(0, (6, 3)), label=level[0], zorder=1)
     for name, place in (marks or {}).items():
-        axes.axvline(place, color=RIGHT, linewidth=1.8, linestyle=":", zorder=1)
+        axes.axvline(place, color="black", linewidth=1.8, linestyle=":", zorder=2)
         axes.text(place, 1.01, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=10.5)
     axes.set_title(title, loc="left", fontsize=13, fontweight="bold", pad=20 if marks else 8, parse_math=False)
     axes.set_xlabel(x, fontsize=11.5)
     axes.set_ylabel(y, fontsize=11.5)
     axes.tick_params(labelsize=10.5)
     axes.grid(color="#DDDDDD", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=11)
     return figure
 

@@ -134,7 +134,6 @@ print(getsource(select).split('"""')[2])
 #
 # Now the whole street. For each box we ask `select` alone, so that we learn its reason:
 
-
 # %%
 def reason_of(box, config):
     """Why a box becomes no crop; None if it does."""
@@ -426,7 +425,6 @@ cameras.distances_figure(groups, "Four kinds of pairs", "distance of the colour 
 # %% [markdown]
 # The second panel is what a search must find; the third is what it must not. In a perfect feature the second would lie wholly to the left of the two below it. How often does it lose? For each query take every right crop (same person, other camera) and every wrong crop *by the query's own camera*, and count the pairs in which the wrong one is nearer. A coin would lose 50 % of them.
 
-
 # %%
 def share_lost(right, wrong):
     """How often a wrong crop is nearer than a right one, over all pairs of the two."""
@@ -480,7 +478,6 @@ print(f"{100 * from_own:.0f} % of those crops are from the query's own camera")
 # %% [markdown]
 # A few queries without the rule: the first entries, with the person (✓ the query's, ✗ another) and the camera. Look how the camera number repeats.
 
-
 # %%
 def row_of(number, count=7):
     """The query and its nearest crops, as pictures and titles."""
@@ -496,7 +493,6 @@ figures.contact_sheet(pictures, names, columns=8, title="Nearest crops by colour
 
 # %% [markdown]
 # Pick a query yourself:
-
 
 # %%
 def draw(number):
@@ -521,7 +517,6 @@ explore(draw, number=IntSlider(value=len(q.pid) // 3, min=0, max=len(q.pid) - 1)
 # ```
 #
 # By hand for a whole data set, against the reader ([`lab/data/readers/market.py`](../lab/data/readers/market.py)):
-
 
 # %%
 def decode(path):

@@ -41,7 +41,7 @@ drawn = demo if SIZE == "tiny" else Demo(Path(FOLDER) / "drawn")  # section 6 ne
 # * the **colour histogram** of [notebook 01](01_crops.ipynb), which learned nothing and needs no training;
 # * an **untrained network**: random weights;
 # * **pre-trained here**: the same network after the demo's pre-training, at size tiny a short one;
-# * the **shipped trunk**: pre-trained for longer on other drawn people, who were put into another place for every view ([model card](../lab/assets/README.md)). At size "paper" it is LUPerson's own.
+# * the **shipped trunk**: pre-trained for longer on other drawn people, who were put into other places for the views ([model card](../lab/assets/README.md)). At size "paper" it is LUPerson's own.
 #
 # No network among them has seen who is who. We take the **trunk's** feature, the one that fine-tuning starts from, and not MoCo's projection; exercise 1 asks which is better.
 
@@ -149,7 +149,6 @@ print(getsource(uniformity))
 
 # %% [markdown]
 # Now 256 crops, for all four:
-
 
 # %%
 def both(embed):
@@ -268,7 +267,6 @@ front.round(0)
 #
 # Numbers say how much, neighbours say *what*. The nearest gallery crops of one query under each representation; ✓ is the query's person, and the number is the camera:
 
-
 # %%
 def neighbours(number, count=7):
     """The query, then its first gallery crops, a row for each representation."""
@@ -338,7 +336,6 @@ embedding.map_figure(maps, colouring(most_seen), "The same points twice (t-SNE)"
 
 # %% [markdown]
 # Follow one person over both maps: is it one island, or one crop on every camera's island? Choose whom to follow (the number counts the people on the map):
-
 
 # %%
 def follow(number):
@@ -423,7 +420,7 @@ for name, row in versions.iterrows():
     print(f"{name:18} keeps {100 * row['as they are'] / row['person alone']:.0f} % of its mAP on the person alone")
 
 # %% [markdown]
-# The shipped trunk is a case of its own: in its training every view stood somewhere else, so the background was never worth looking at.
+# The shipped trunk is a case of its own: in its training four views in five stood somewhere else, so the background was never worth looking at.
 #
 # *Place alone*: no person to see but their outline. A search by place does not score like chance, it may score **below** it. Why is the next question.
 

@@ -67,7 +67,6 @@ assert not set(people.pid) & set(data.query.pid)
 #
 # $$\cos(f, w_c) = \frac{f \cdot w_c}{\lVert f\rVert\,\lVert w_c\rVert}.$$
 
-
 # %%
 def pixels(path):
     """A crop as the network takes it: (3, H, W) uint8, resized; normalising is the network's own business."""
@@ -141,7 +140,6 @@ print(f"{triplets:,} triplets in a batch of {len(batch)}; {len(set(batch))} of i
 
 # %% [markdown]
 # Now the alternative: as many crops, drawn at random from the whole training set. How many of them have a positive at all? And for a given batch size, what do more people or more crops per person buy?
-
 
 # %%
 def with_positive(pid):

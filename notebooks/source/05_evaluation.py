@@ -166,7 +166,6 @@ pd.DataFrame.from_dict(rows, orient="index").round(3)
 # %% [markdown]
 # For rank-1 *perfect* and *one is late* are the same; for INP *one is late* and *poor* are the same. AP tells all four apart, which is why it is the headline number. Move the hits yourself: which move changes AP most, one at the top of the list or one at its end?
 
-
 # %%
 def draw(first, second, third):
     places = np.unique([first, second, third])
@@ -417,7 +416,6 @@ for kind in ("cosine", "euclidean"):
 # ## 7 · Without the big matrix
 #
 # The textbook program computes all distances, a matrix of $Q \times G$, and sorts every row. How large is that?
-
 
 # %%
 def gigabytes(rows, columns):

@@ -128,7 +128,6 @@ print(f"right among all neighbours {100 * right.mean():.0f} %, among mutual ones
 #
 # $$R^*(p, k_1) = R(p, k_1) \cup \bigcup_{g \,\in\, R(p, k_1)} \Big\{ R(g, \tfrac{k_1}{2}) \;:\; \big| R(p, k_1) \cap R(g, \tfrac{k_1}{2}) \big| > \tfrac23 \big| R(g, \tfrac{k_1}{2}) \big| \Big\}$$
 
-
 # %%
 def mutual_set(crop, k):
     return {other for other in near[crop, : k + 1].tolist() if crop in near[other, : k + 1]}
@@ -308,7 +307,6 @@ neighbours.before_after_figure(names, plain, again, title="What re-ranking gives
 # ## 7 · Three knobs
 #
 # What do $k_1$, $k_2$ and $\lambda$ do? We measure the gain in mAP over plain ranking on a grid, with $\lambda = 0.3$. The published setting is framed.
-
 
 # %%
 def gain_of(k1, k2, lambda_value=LAMBDA, parts=(q, g)):

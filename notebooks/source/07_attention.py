@@ -68,7 +68,6 @@ print(f"{name}: mAP {100 * result.mAP:.1f} %, crops of {size[0]} x {size[1]} pix
 # %% [markdown]
 # We want a query of which the model finds the right person first and somebody else second. These three crops go with us: the **query**, the **right** one, the **wrong** one.
 
-
 # %%
 def load_crops(paths):
     """What the model takes: (B, 3, H, W) uint8."""
@@ -289,7 +288,6 @@ maps.overlay_sheet(pictures[1:], sheet, ["right", "wrong"], title="Where is it l
 #
 # First four queries side by side, so that a printed page shows the range: their three kinds of map in branch `b1`, each against its nearest gallery crop. Then choose yourself.
 
-
 # %%
 def three_maps(query, branch):
     """The three kinds of map of a query in a branch, against its nearest gallery crop."""
@@ -348,7 +346,6 @@ print(f"{len(asked)} crops; the person covers {100 * chance:.1f} % of a crop in 
 # %% [markdown]
 # Before we score the maps, score the *places*. What is the best that a map with so few places could get? If all its weight stood in one place, its energy would be about the person's share of that place:
 
-
 # %%
 def shares_of_places(shape):
     """The person's share of each place of a map: (B, h, w)."""
@@ -387,7 +384,6 @@ scored |= {("the mask, shrunk", layer): shares_of_places(tuple(active[layer].sha
 
 # %% [markdown]
 # Chance is another number for each crop, so we look at the **gain**: energy minus the person's share *of that crop*, with its 95 % bootstrap interval ([08](08_comparing_models.ipynb) explains it). A map that is zero everywhere, because the ReLU left nothing, has no energy and is counted as *empty*.
-
 
 # %%
 def with_interval(values):
@@ -517,7 +513,6 @@ subset, subset_partner = crops[:16], load_crops(gallery.path[partner[:16]])
 
 # %% [markdown]
 # `reset_parameters` draws the weights of a layer anew, as before any training. The randomised network explains the similarity that *it* sees, so the partner's feature is computed anew too.
-
 
 # %%
 def randomise(network, parts):

@@ -170,7 +170,6 @@ show.interval_figure(every.table, "Each model's own interval")
 #
 # The interval asked how large the difference might be. A **test** asks: could it be nothing at all? Suppose that two models are equally good. Then it is chance which of them a person's results belong to, and we may *swap* the two for any person, i.e. flip the sign of that person's difference. Do it at random for everybody, many times: this is how large the difference gets **by chance alone**. The p-value is the share of flips with a difference as far from 0 as the one that was seen.
 
-
 # %%
 def differences(a, b):
     """Sum of AP differences of each person: (P,)."""
@@ -309,7 +308,6 @@ groups.mul([1, 100, 100, 100]).round(1).rename(columns=titles)
 # %% [markdown]
 # "Other person, own camera" at rank 1 means: the model fell for the *place*. Now look at those that lost most, and at the ones that gained most: the query, and what each model put first.
 
-
 # %%
 def show_changed(rows, title):
     """A row each: queries, first entry in A, first entry in B."""
@@ -349,7 +347,6 @@ uncertainty.difference_matrix_figure(matrices[b] - matrices[a], f"{b} - {a} by c
 #
 # $$n \approx \Bigl(\frac{(1.96 + 0.84)\,\sigma}{\delta}\Bigr)^2 .$$
 
-
 # %%
 def person_effects(a, b):
     """Each person's part of the difference of the means, centred: (P,); a person with more queries counts more."""
@@ -381,7 +378,6 @@ for n in (int(needed / 4), int(needed / 2), round(needed), int(2 * needed)):
 #
 # Widths fall with $1/\sqrt n$: **four times the people for half the interval**. Dots: intervals from random subsets of our people; dashed: the rule, continued to the size of real test sets (Market-1501 has 750 people).
 
-
 # %%
 def width(people, name, seed=0):
     """Width of the paired interval from a random subset of people."""
@@ -401,7 +397,6 @@ uncertainty.width_figure(lines, "How wide is the interval of a difference?")
 
 # %% [markdown]
 # Touch it: choose a pair and how many of the people the test set has. Watch when the interval leaves 0.
-
 
 # %%
 def draw(pair, n):
@@ -470,7 +465,6 @@ pd.Series(changes, name="change of mAP, points").round(1).to_frame()
 
 # %% [markdown]
 # `lab compare` refuses what means different things, and says in what it differs; another *method* is let through with a note:
-
 
 # %%
 def may_be_compared(case, result):

@@ -320,7 +320,6 @@ if onnx_file.is_file():
 #
 # The other direction: you have a model in another framework, and want its rank lists, metrics and tests here. Then two files of features are enough: `values` (N, D), `pid`, `camid` and, if known, `path`. The "other framework" of this example is plain numpy: the mean colour of six stripes.
 
-
 # %%
 def mean_colours(path):
     """18 numbers: mean red, green and blue of six stripes, in -0.5..0.5."""
