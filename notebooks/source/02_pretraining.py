@@ -432,21 +432,12 @@ print(getsource(train._step))
 from lab.runs import Run
 
 few = demo.unlabeled[:640]
-small = replace(
-    train.PretrainConfig.tiny(),
-    height=64,
-    width=32,
-    batch_size=32,
-    queue_size=320,
-    epochs=1,
-    warmup_epochs=0.25,
-    log_every=1,
-)
+size = {"height": 64, "width": 32, "batch_size": 32, "queue_size": 320}
+small = replace(train.PretrainConfig.tiny(), **size, epochs=1, warmup_epochs=0.25, log_every=1)
 run = Run.create(Path(FOLDER) / "lessons" / "02" / "twenty-steps", "pretrain", small, data={"images": len(few)})
 train.pretrain(run, few, small, progress=False)
-run.log()[["step", "lr", "loss", "chance_loss", "accuracy", "batch_accuracy", "feature_std"]].iloc[
-    [0, 4, 9, 14, 19]
-].round(3)
+columns = ["step", "lr", "loss", "chance_loss", "accuracy", "batch_accuracy", "feature_std"]
+run.log()[columns].iloc[[0, 4, 9, 14, 19]].round(3)
 
 # %%
 log = run.log()
