@@ -21,8 +21,8 @@ Read the code in this order, each stage is one folder:
                    `camera_pairs`, an index (`approximate`), Grad-CAM (`attention`); the stage itself is `evaluate` with
                    `settings` and `stored`. Two runs: `compare`, `statistics`, `comparable`, `breakdown`, `domains`
 7. `lab.show`      `figures` with crops, `curves`, `pairs`, `comparison`, `matrix` and `tables` from results. What notebooks
-                   draw: `cameras`, `views`, `contrast`, `embedding`, `branches`, `losses`, `planning`, `precision`, `neighbours`,
-                   `maps`, `uncertainty`, `published_tables`; `live` for sliders
+                   draw: `cameras`, `views`, `contrast`, `embedding`, `branches`, `losses`, `planning`, `precision`,
+                   `neighbours`, `maps`, `uncertainty`, `published_tables`; `live` for sliders
 8. `lab.runs`      the folder that every stage writes and everything else reads; `log_file` for log.csv, `features_on_disk`
                    for large files
 9. `lab.models`    any weights as a model that embeds; `export` writes it as ONNX, for programs without torch
