@@ -95,12 +95,10 @@ explore(
 
 # %%
 published = RECIPES["luperson"]
-recipes = {"published": published, "whole": RECIPES["whole"]} | {
-    "no erasing": replace(published, erase=0.0),
-    "erasing\nalways, to 0.9": replace(published, erase=1.0, erase_max_area=0.9),
-    "boxes from\n0.05": replace(published, crop_area=(0.05, 1.0)),
-    "with jitter": replace(published, color_jitter=0.8),
-}
+recipes = {"published": published, "whole": RECIPES["whole"], "no erasing": replace(published, erase=0.0)}
+recipes["erasing\nalways, to 0.9"] = replace(published, erase=1.0, erase_max_area=0.9)
+recipes["boxes from\n0.05"] = replace(published, crop_area=(0.05, 1.0))
+recipes["with jitter"] = replace(published, color_jitter=0.8)
 makers = {name: Views(128, 64, recipe) for name, recipe in recipes.items()}
 recipe_sheet(crops[1], makers, 8, title="What a recipe does")
 
@@ -232,13 +230,11 @@ explore(
 # By hand, with $K = 8$ places and batches of 3 (8 is no multiple of 3, so that the ring has to close):
 
 # %%
-torch.manual_seed(0)
-toy = MoCo(depth=18, dim=4, queue_size=8)  # its queue is (dim, K), a key in each column
-places, names = toy.queue.T.clone(), ["random"] * 8
-states = [contrast.QueueState("at first", list(names), 0)]
-for letter, begin in zip("abc", (0, 3, 6)):
+toy, names = MoCo(depth=18, dim=4, queue_size=8), ["random"] * 8
+places, states = toy.queue.T.clone(), [contrast.QueueState("at first", list(names), 0)]  # its queue is (dim, K)
+for letter, slots in (("a", (0, 1, 2)), ("b", (3, 4, 5)), ("c", (6, 7, 0))):
     batch = F.normalize(torch.randn(3, 4))  # three keys of length 1
-    for number, place in enumerate((begin % 8, (begin + 1) % 8, (begin + 2) % 8)):
+    for number, place in enumerate(slots):
         places[place], names[place] = batch[number], f"{letter}{number}"
     toy.enqueue(batch)
     assert torch.equal(toy.queue, places.T)
@@ -255,8 +251,7 @@ contrast.queue_figure(states, "A queue of eight places, batches of three")
 
 # %%
 torch.manual_seed(0)
-untrained = MoCo(depth=18, queue_size=128).train()
-losses, accuracy = [], []
+untrained, losses, accuracy = MoCo(depth=18, queue_size=128).train(), [], []
 for step in range(14):
     batch = [more[(16 * step + n) % 128] for n in range(16)]
     with torch.no_grad():
@@ -342,6 +337,7 @@ def layer(inputs, outputs):
     return nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
 
 
+# %%
 def small_moco(groups):
     torch.manual_seed(0)
     model = MoCo(depth=18, dim=64, queue_size=128, key_momentum=0.99, bn_groups=groups)
@@ -358,6 +354,7 @@ def small_moco(groups):
 neighbour = torch.arange(16).view(-1, 2).flip(1).flatten()  # 1, 0, 3, 2, 5, 4, …
 
 
+# %%
 def step_of(model, optimizer, shuffle):
     images = pool[torch.randperm(len(pool))[:16]]
     order = torch.randperm(16) if shuffle else torch.arange(16)
@@ -426,31 +423,32 @@ print(getsource(train._step))
 # %% [markdown]
 # `finish` makes the rest of the views for the whole batch at once. `accumulate` goes through a batch in parts where memory is short, with the same result; with 1, as usual, the inner loop runs once. The three measures at the end are loss, `accuracy` and `batch_accuracy`. The optimiser's step comes after it.
 #
-# Let it run: 20 steps of 32 crops, a ResNet-18 on 64 x 32 pixels, a queue of 320 keys, logging each step. (A finished run is not repeated; delete its folder to see it again.)
+# Let it run: 20 steps of 16 crops, a ResNet-18 on 64 x 32 pixels, a queue of 160 keys, logging each step. (A finished run is not repeated; delete its folder to see it again.)
 
 # %%
 from lab.runs import Run
 
-few = demo.unlabeled[:640]
-size = {"height": 64, "width": 32, "batch_size": 32, "queue_size": 320}
-small = replace(train.PretrainConfig.tiny(), **size, epochs=1, warmup_epochs=0.25, log_every=1)
+few, small = demo.unlabeled[:320], replace(train.PretrainConfig.tiny(), height=64, width=32, epochs=1, log_every=1)
+small = replace(small, batch_size=16, queue_size=160, warmup_epochs=0.25)
 run = Run.create(Path(FOLDER) / "lessons" / "02" / "twenty-steps", "pretrain", small, data={"images": len(few)})
 train.pretrain(run, few, small, progress=False)
-columns = ["step", "lr", "loss", "chance_loss", "accuracy", "batch_accuracy", "feature_std"]
-run.log()[columns].iloc[[0, 4, 9, 14, 19]].round(3)
+shown = ["step", "lr", "loss", "chance_loss", "accuracy", "batch_accuracy", "feature_std"]
+run.log()[shown].iloc[[0, 4, 9, 14, 19]].round(3).set_index("step")
 
 # %%
 log = run.log()
-marks, chance = {"last random vector leaves": 10}, ("chance: log(320 + 1)", math.log(321))
-contrast.lines_figure({"loss": (log["step"], log["loss"])}, "Twenty steps of pre-training", "step", "loss", chance, marks)
+marks, chance = {"last random vector leaves": 10}, ("chance: log(160 + 1)", math.log(161))
+contrast.lines_figure(
+    {"loss": (log["step"], log["loss"])}, "Twenty steps of pre-training", "step", "loss", chance, marks
+)
 
 # %% [markdown]
 # It starts low and climbs while real keys replace the random ones; you know why. From then on it should stand at the chance line, as 20 steps teach nobody what people look like. If it is lower all the same, ask the other accuracy:
 
 # %%
 rows = log.iloc[10:]
-print(f"steps 11 to 20: loss {rows['loss'].mean():.2f} (chance {math.log(321):.2f}),", end=" ")
-print(f"own key found among the batch's 32: {100 * rows['batch_accuracy'].mean():.1f} % (chance {100 / 32:.1f} %)")
+print(f"steps 11 to 20: loss {rows['loss'].mean():.2f} (chance {math.log(161):.2f}),", end=" ")
+print(f"own key found among the batch's 16: {100 * rows['batch_accuracy'].mean():.1f} % (chance {100 / 16:.1f} %)")
 
 # %% [markdown]
 # As long as the second number is near its chance, a loss below the chance line says one thing only: new keys look unlike old ones. That is section 6 at work, in the steps in which the network changes fastest.
