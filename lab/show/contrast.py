@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from lab.show.curves import LINE_COLOURS
 from lab.show.figures import JUNK, QUERY
 
+MANY = 40  # keys that are drawn one by one
 DASHES = ("-", "--", "-.", ":")
 EMPTY, FRAME, OWN = "#E6E6E6", "#D55E00", "#E69F00"
 
@@ -95,7 +96,10 @@ def softmax_figure(
     for axes, (temperature, values) in zip(panels.flat, probabilities.items(), strict=False):
         values = np.asarray(values, dtype=float)[order]
         place = int(np.flatnonzero(order == own)[0])
-        axes.bar(range(len(values)), values, width=1.0 if len(values) > 40 else 0.8, color=QUERY)
+        if len(values) > MANY:
+            axes.stairs(values, np.arange(len(values) + 1) - 0.5, fill=True, color=QUERY)  # one shape, drawn at once
+        else:
+            axes.bar(range(len(values)), values, color=QUERY)
         axes.bar([place], [values[place]], width=max(0.8, len(values) / 60), color=OWN, edgecolor="black",
                  hatch="///", label="own key")  # fmt: skip
         axes.set_title(f"temperature {temperature:g}", fontsize=12)
@@ -168,7 +172,7 @@ def lines_figure(
     axes.tick_params(labelsize=10.5)
     axes.grid(color="#DDDDDD", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.legend(fontsize=11)
     return figure
 

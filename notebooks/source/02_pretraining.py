@@ -61,7 +61,7 @@ pd.DataFrame({name: asdict(RECIPES[name]) for name in ("moco", "luperson", "whol
 
 # %% [markdown]
 # * `moco` is MoCo v2's own list. `luperson` is the paper's (section 4.2): **no colour jitter**, because the colour of clothes is what tells people apart; and **random erasing** of up to 0.6 of the view (the released scripts' choice, instead of 0.4), because people are often half hidden, and because a network from which any patch may be taken must not rest on one patch.
-# * `whole` is the lab's own, for short runs. A person's crop is half as wide as high, and the published boxes are about as wide as high, so that they show half a person at most. Hundreds of millions of views get over it; a few thousand do not.
+# * `whole` is the lab's own, for short runs. A person's crop is half as wide as high, and the published boxes are about as wide as high, so that they show half a person at most. Hundreds of millions of views get over it; a hundred thousand do not (section 9).
 #
 # Random views of four crops. Each pair in a row is a task of the training: *the same*.
 
@@ -245,7 +245,7 @@ assert [state.pointer for state in states] == [0, 3, 6, 1]
 contrast.queue_figure(states, "A queue of eight places, batches of three")
 
 # %% [markdown]
-# At first the queue holds **random vectors**. That has a consequence that fools beginners. A random direction among 128 dimensions is nearly at a right angle to everything, while an untrained network maps *all* crops to nearly the same direction. So the own key is found at once: not because the network recognises anybody, but because the others are no keys at all.
+# At first the queue holds **random vectors**. That has a consequence that fools beginners. A random direction among 128 dimensions is nearly at a right angle to everything, while an untrained network gives *all* crops similar directions (below: the mean cosine of two of its keys). So the own key is found at once: not because the network recognises anybody, but because the others are no keys at all.
 #
 # Watch it in a network that is **not trained at all**. Only the queue changes: 16 random vectors leave with each batch, 16 real keys come.
 
@@ -259,7 +259,7 @@ for step in range(14):
     losses.append(found.loss.item())
     accuracy.append(found.accuracy.item())
 alike = (found.k @ found.k.T).fill_diagonal_(0).sum() / (16 * 15)
-print(f"two crops' keys have a mean cosine of {alike:.2f}; accuracy:", [round(value, 2) for value in accuracy])
+print(f"mean cosine of two crops' keys: {alike:.2f}; accuracy in steps 1 to 4:", np.round(accuracy[:4], 2))
 
 # %%
 title, marks = "An untrained network, while its queue fills with real keys", {"last random vector leaves": 8}
@@ -451,7 +451,7 @@ print(f"steps 11 to 20: loss {rows['loss'].mean():.2f} (chance {math.log(161):.2
 print(f"own key found among the batch's 16: {100 * rows['batch_accuracy'].mean():.1f} % (chance {100 / 16:.1f} %)")
 
 # %% [markdown]
-# As long as the second number is near its chance, a loss below the chance line says one thing only: new keys look unlike old ones. That is section 6 at work, in the steps in which the network changes fastest.
+# As long as the second number is near its chance, a loss below the chance line is no sign that anybody is recognised. What is easier to tell is that new keys look unlike old ones: section 6 at work, in the steps in which the network changes fastest.
 #
 # ## 9 · Two minutes, and 326,400 steps
 #
