@@ -495,7 +495,7 @@ print(
 # | `whole`, cut-outs put before another wall in four views of five | 300 | 19.8 |
 # | the same, the trunk that the lab ships | 1,872 | 45.3 |
 #
-# Only drawn people can be cut out. LUPerson's answer to the same problem is **size**:
+# Only drawn people come as cut-outs. LUPerson's answer to the same problem is **size**:
 
 # %%
 paper, steps_per_epoch = train.PretrainConfig(), 4_180_243 // 2560
