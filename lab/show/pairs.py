@@ -108,24 +108,28 @@ def camera_matrix_figure(matrix: pd.DataFrame, title: str = "mAP by camera") -> 
 
     Cells without a value are blank, such as a camera against itself.
     """
-    values = 100 * matrix.to_numpy(np.float64)
+    colours = {"zmin": 0, "zmax": 100, "colorscale": ["#FFFFFF", LINE_COLOURS[5]]}  # light enough for black numbers
+    return camera_heatmap(100 * matrix, "%.1f", "%", colours, title)
+
+
+def camera_heatmap(matrix: pd.DataFrame, number: str, unit: str, colours: dict, title: str) -> go.Figure:
+    """Numbers by query camera (rows) and gallery camera (columns), written as `number` on the Heatmap's `colours`."""
+    values = matrix.to_numpy(np.float64)
     rows, columns = ([str(camera) for camera in axis] for axis in (matrix.index, matrix.columns))
     figure = go.Figure(
         go.Heatmap(
             z=values,
             x=columns,
             y=rows,
-            text=np.where(np.isnan(values), "", np.char.mod("%.1f", np.nan_to_num(values))),
+            text=np.where(np.isnan(values), "", np.char.mod(number, np.nan_to_num(values))),
             texttemplate="%{text}",
-            zmin=0,
-            zmax=100,
             textfont={"color": "#000000"},
-            colorscale=["#FFFFFF", LINE_COLOURS[5]],  # light enough for black numbers
-            colorbar={"title": "%", "thickness": 14},
+            colorbar={"title": unit, "thickness": 14},
             xgap=2,
             ygap=2,
             hoverongaps=False,
-            hovertemplate="query camera %{y}, gallery camera %{x}: %{z:.1f} %<extra></extra>",
+            hovertemplate=f"query camera %{{y}}, gallery camera %{{x}}: %{{text}} {unit}<extra></extra>",
+            **colours,
         )
     )
     figure.update_xaxes(title="gallery camera", type="category", showgrid=False, side="bottom")

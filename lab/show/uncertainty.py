@@ -11,6 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lab.show.curves import LINE_COLOURS, LINE_SYMBOLS, finish, line_style
+from lab.show.pairs import camera_heatmap
 
 PATTERNS = ("", "/", "x", ".")
 BINS = 50
@@ -99,27 +100,7 @@ def difference_matrix_figure(matrix: pd.DataFrame, title: str = "B - A by camera
 
     A loss is orange, a gain blue, both with their sign in the cell; cells without a value are blank.
     """
-    values = 100 * matrix.to_numpy(np.float64)
-    rows, columns = ([str(camera) for camera in axis] for axis in (matrix.index, matrix.columns))
-    largest = max(1.0, float(np.nanmax(np.abs(values))))
-    figure = go.Figure(
-        go.Heatmap(
-            z=values,
-            x=columns,
-            y=rows,
-            text=np.where(np.isnan(values), "", np.char.mod("%+.1f", np.nan_to_num(values))),
-            texttemplate="%{text}",
-            textfont={"color": "#000000"},
-            zmin=-largest,
-            zmax=largest,
-            colorscale=["#F0A070", "#FFFFFF", "#70B4E0"],  # light enough for black numbers
-            colorbar={"title": "points", "thickness": 14},
-            xgap=2,
-            ygap=2,
-            hoverongaps=False,
-            hovertemplate="query camera %{y}, gallery camera %{x}: %{z:+.1f} points<extra></extra>",
-        )
-    )
-    figure.update_xaxes(title="gallery camera", type="category", showgrid=False, side="bottom")
-    figure.update_yaxes(title="query camera", type="category", showgrid=False, autorange="reversed")
-    return finish(figure, title, 170 + 34 * max(5, len(rows)))
+    points = 100 * matrix
+    largest = max(1.0, float(np.nanmax(np.abs(points.to_numpy(np.float64)))))
+    colours = {"zmin": -largest, "zmax": largest, "colorscale": ["#F0A070", "#FFFFFF", "#70B4E0"]}
+    return camera_heatmap(points, "%+.1f", "points", colours, title)
