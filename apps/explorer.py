@@ -8,11 +8,15 @@ and computes no metric. LAB_DATA names the data set's folder when the images are
 from pathlib import Path
 
 import streamlit as st
-from choices import choose, plain
+from choices import choose
 from loaders import find_folder, list_runs
+from parts import follow, plain
 
 ICON = str(Path(__file__).with_name("icon.svg"))
-STYLE = "<style>.stMainBlockContainer {padding: 4.2rem 2rem 2rem}</style>"  # room for pictures on a projector
+STYLE = """<style>
+.stMainBlockContainer {padding: 4.2rem 2rem 2rem}  /* room for pictures on a projector */
+[class*="st-key-narrow"] button {padding-left: 0; padding-right: 0; min-width: 2.1rem; white-space: nowrap}
+</style>"""
 
 
 def main() -> None:
@@ -23,10 +27,16 @@ def main() -> None:
             st.Page("views/overview.py", title="Overview", icon=":material/leaderboard:", default=True),
             st.Page("views/rank_lists.py", title="Rank lists", icon=":material/format_list_numbered:"),
             st.Page("views/attention.py", title="Attention", icon=":material/visibility:"),
+            st.Page("views/compare.py", title="Compare two", icon=":material/compare_arrows:"),
+            st.Page("views/distances.py", title="Distances", icon=":material/straighten:"),
+            st.Page("views/embedding.py", title="Embedding map", icon=":material/scatter_plot:"),
             st.Page("views/training.py", title="Training", icon=":material/show_chart:"),
+            st.Page("views/search.py", title="Your own image", icon=":material/image_search:"),
+            st.Page("views/data.py", title="Data", icon=":material/photo_library:"),
         ],
         position="top",
     )
+    follow()
     folder = find_folder()
     runs, problems = list_runs(folder)
     if not runs:

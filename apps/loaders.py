@@ -3,6 +3,7 @@
 Whatever someone dropped into a run folder, the reader answers with a sentence and never raises.
 """
 
+import json
 import os
 from pathlib import Path
 
@@ -11,9 +12,18 @@ import pandas as pd
 import streamlit as st
 
 from lab.errors import InputError
-from lab.runs import EvalResult, Run
-from lab.show.figures import rank_list_figure, to_png
-from lab.show.images import find_image, read_picture
+from lab.evaluate.camera_pairs import FILE as CAMERAS
+from lab.evaluate.camera_pairs import CameraPairs
+from lab.evaluate.compare import intervals
+from lab.evaluate.error_rates import Verification
+from lab.runs import EvalResult, Features, Run
+from lab.show.images import find_image, read_picture, to_thumbnail
+
+PAIRS = "verification.npz"
+NEEDED = ("result.json", "queries.csv", "ranks.npz")
+SUMMARY = ("mAP", "mINP", "cmc", "num_query", "num_valid_query", "num_gallery")
+MOST_BYTES = 2 << 30  # of the small files of a run; a larger one is no such file
+DRAWS = 2000  # bootstrap draws of the intervals in tables: their ends are good to a tenth of a point
 
 Stamp = tuple[tuple[str, int, int], ...]
 
@@ -41,8 +51,9 @@ def list_runs(folder: Path) -> tuple[list[Run], list[str]]:
         return [], []
     for path in paths:
         try:
+            check_files(path, [path / "config.json", path / "log.csv"])
             run = Run(path)
-        except InputError as error:
+        except (InputError, OSError) as error:
             problems.append(f"{path.name}: {error}")
             continue
         if isinstance(run.config, dict):
@@ -52,13 +63,71 @@ def list_runs(folder: Path) -> tuple[list[Run], list[str]]:
     return runs, problems
 
 
-def read_result(run: Run, name: str) -> tuple[EvalResult | None, str]:
-    """The evaluation `name` of a run, or None and a sentence on what is wrong with it."""
-    files = stamp(run.folder / "eval" / name, run.folder / "features")
+def read_summary(run: Run, name: str) -> tuple[dict | None, str]:
+    """result.json of an evaluation: mAP, mINP, cmc and counts, without the rank lists; or None and what is wrong."""
+    folder = run.folder / "eval" / name
     try:
-        return _read_result(str(run.folder), name, files), ""
+        return _read_summary(str(folder), stamp(folder)), ""
     except Exception as error:  # the folder may come from anywhere: what is wrong with it is shown, not raised
         return None, f"{run.name}: evaluation {name} cannot be shown. {error}"
+
+
+def read_result(run: Run, name: str) -> tuple[EvalResult | None, str]:
+    """The evaluation `name` of a run, or None and a sentence on what is wrong with it."""
+    try:
+        return _read_result(str(run.folder), name, stamp_of(run, name)), ""
+    except Exception as error:  # as above
+        return None, f"{run.name}: evaluation {name} cannot be shown. {error}"
+
+
+def read_intervals(run: Run, name: str) -> pd.DataFrame | None:
+    """mean, low and high of every metric as fractions, from a bootstrap of people; None where nothing can be drawn."""
+    try:
+        return _intervals(str(run.folder), name, stamp_of(run, name))
+    except (
+        InputError,
+        OSError,
+    ):  # as without a single match, which has means of nothing; a broken result is named above
+        return None
+
+
+def read_pairs(run: Run, name: str) -> tuple[Verification | None, str]:
+    """Distances of all pairs (verification.npz), or None and a sentence: not there, or what is wrong with it."""
+    file = run.folder / "eval" / name / PAIRS
+    if not file.is_file():
+        return None, (
+            f"{run.name} has no distances of pairs for {name}. Evaluate it with --verification to have them: "
+            f"{_command(run, name)} --verification"
+        )
+    try:
+        return _read_pairs(str(file), stamp(file)), ""
+    except Exception as error:  # as above
+        return None, f"{run.name}: {PAIRS} of {name} cannot be shown. {error}"
+
+
+def read_cameras(run: Run, name: str) -> tuple[CameraPairs | None, str]:
+    """What is found in each camera alone (cameras.npz), or None and a sentence: not there, or what is wrong with it."""
+    file = run.folder / "eval" / name / CAMERAS
+    if not file.is_file():
+        return None, (
+            f"{run.name} has no figures by pair of cameras for {name}. Evaluate it with --cameras to have them: "
+            f"{_command(run, name)} --cameras"
+        )
+    try:
+        return _read_cameras(str(file), stamp(file)), ""
+    except Exception as error:  # as above
+        return None, f"{run.name}: {CAMERAS} of {name} cannot be shown. {error}"
+
+
+def read_features(run: Run, dataset: str, part: str) -> tuple[Features | None, str]:
+    """Stored features of "query" or "gallery", whose values stay on disk; or None and a sentence."""
+    file = run.folder / "features" / f"{dataset}-{part}.npz"
+    if not file.is_file():
+        return None, f"{run.name} holds no features of {dataset} ({file.name} is not there)."
+    try:
+        return _open_features(str(file), stamp(file)), ""
+    except Exception as error:  # as above
+        return None, f"{run.name}: {file.name} cannot be read. {error}"
 
 
 def read_log(run: Run) -> tuple[pd.DataFrame, str]:
@@ -73,40 +142,10 @@ def read_log(run: Run) -> tuple[pd.DataFrame, str]:
     return numbers, ""
 
 
-@st.cache_data(max_entries=256, show_spinner=False)
-def rank_list_png(folder: str, name: str, files: Stamp, query: int, top_k: int, title: str, root: str | None) -> bytes:
-    """The picture of one rank list."""
-    result = _read_result(folder, name, files)
-    return to_png(rank_list_figure(result, query, top_k, lambda path: read_picture(path, root), title))
-
-
-@st.cache_resource(max_entries=4, show_spinner="Loading the model …")
-def load_model(checkpoint: str, files: Stamp):
-    """The fine-tuned model in a checkpoint; this is the only place where the explorer needs torch."""
-    from lab.finetune.train import load
-
-    return load(checkpoint)
-
-
-@st.cache_data(max_entries=64, show_spinner="Computing attention maps …")
-def attention_maps(
-    checkpoint: str, files: Stamp, path: str, other: str | None, size: tuple[int, int]
-) -> dict[str, np.ndarray]:
-    """Grad-CAM of each MGN branch for the crop at `path`: what its feature rests on, or what makes it like `other`."""
-    import torch
-
-    from lab.data.crops import read_image, resize, to_tensor
-    from lab.evaluate.attention import attention_map
-
-    model = load_model(checkpoint, files)
-    target = None
-    if other is not None:
-        with torch.inference_mode():
-            target = model.embed(to_tensor(resize(read_image(other), *size)).unsqueeze(0))[0].numpy()
-    image = read_picture(path)
-    if image is None:
-        raise InputError(f"{path} cannot be read as a picture; replace the file")
-    return {branch: attention_map(model, image, target, branch, size) for branch in ("b1", "b2", "b3")}
+@st.cache_data(max_entries=4096, show_spinner=False)
+def thumbnail(path: str, root: str | None) -> bytes:
+    """A crop, small, whole and on a grey tile, as a JPEG file; a tile that says so where there is no picture."""
+    return to_thumbnail(read_picture(path, root))
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -140,11 +179,86 @@ def stamp(*places: Path) -> Stamp:
     return tuple((name, status.st_size, status.st_mtime_ns) for name, status in statuses)
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
+def stamp_of(run: Run, name: str) -> Stamp:
+    """Stamp of all files that an evaluation is shown from."""
+    return stamp(run.folder / "eval" / name, run.folder / "features")
+
+
+def check_files(folder: Path, files: list[Path]) -> None:
+    """Refuse files that are none, are far too large, or are links to somewhere outside the run's own folder.
+
+    A run folder may come from anywhere, and what is in these files is shown.
+    """
+    inside = folder.resolve()
+    for file in files:
+        if not file.exists() and not file.is_symlink():
+            continue
+        if not file.resolve().is_relative_to(inside):
+            raise InputError(f"{file.name} is a link that leads out of the run's folder; put the file itself there")
+        if not file.is_file():
+            raise InputError(f"{file.name} is not a regular file; evaluate the run again")
+        if file.stat().st_size > MOST_BYTES:
+            raise InputError(f"{file.name} has {file.stat().st_size:,} bytes; expected less than {MOST_BYTES:,}")
+
+
+def _command(run: Run, name: str) -> str:
+    """What makes the evaluation `name` of a run anew."""
+    dataset = name.removesuffix("-rerank")
+    return f"lab evaluate --run {run.folder} --dataset {dataset} --root DIR" + " --rerank" * (name != dataset)
+
+
+def _check_eval(folder: Path) -> None:
+    run = folder.parent.parent
+    check_files(run, [folder / name for name in (*NEEDED, "gallery.csv", PAIRS, CAMERAS)])
+    missing = [name for name in NEEDED if not (folder / name).is_file()]
+    if missing:
+        raise InputError(f"{' and '.join(missing)} of it is not there; evaluate the run again")
+
+
+@st.cache_resource(max_entries=1024, show_spinner=False)
+def _read_summary(folder: str, files: Stamp) -> dict:
+    _check_eval(Path(folder))
+    summary = json.loads((Path(folder) / "result.json").read_text())
+    missing = [key for key in SUMMARY if key not in summary] if isinstance(summary, dict) else SUMMARY
+    if missing or not summary["cmc"]:
+        raise InputError(f"result.json lacks {', '.join(missing or ['a cmc'])}; evaluate the run again")
+    cmc = summary["cmc"] if isinstance(summary["cmc"], list) else ["no list"]
+    if not all(isinstance(value, int | float) for value in [*cmc, *(summary[key] for key in SUMMARY if key != "cmc")]):
+        raise InputError("result.json holds something else than numbers; evaluate the run again")
+    return summary
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
 def _read_result(folder: str, name: str, files: Stamp) -> EvalResult:
+    _check_eval(Path(folder) / "eval" / name)
     result = Run(folder).result(name)
     check_shapes(result)
     return result
+
+
+@st.cache_data(max_entries=256, show_spinner="Drawing intervals …")
+def _intervals(folder: str, name: str, files: Stamp) -> pd.DataFrame:
+    return intervals(_read_result(folder, name, files), DRAWS)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _read_pairs(file: str, files: Stamp) -> Verification:
+    _check_eval(Path(file).parent)
+    return Verification.load(Path(file))
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _read_cameras(file: str, files: Stamp) -> CameraPairs:
+    _check_eval(Path(file).parent)
+    return CameraPairs.load(Path(file).parent)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _open_features(file: str, files: Stamp) -> Features:
+    try:
+        return Features.load(Path(file), on_disk=True)
+    except InputError:
+        return Features.load(Path(file))  # compressed, which cannot be read row by row
 
 
 def check_shapes(result: EvalResult) -> None:

@@ -6,7 +6,8 @@ Read the code in this order, each stage is one folder:
                    (`jpeg`, `crops`), and the synthetic people that need no download (`synthetic`). Millions of crops: `keys`,
                    `store`, `store_writer`; from videos and boxes (`video`); from and to other layouts (`importing` with
                    `from_store`, `from_folder`, `from_tars`; `exporting`, `tars`; `pickles`); what they are (`info`, `sample`),
-                   whether test images are among them (`overlap`, `hashes`); as pre-training takes them (`images`)
+                   whether test images are among them (`overlap`, `hashes`); `overview` for looking at them; as
+                   pre-training takes them (`images`)
 2. `lab.backbone`  the ResNet trunk and how weights get into it; `weights` reads and recognises files, `pixels` normalises,
                    `released` knows what LUPerson's authors put out, `convert` writes the published layouts
 3. `lab.training`  what surrounds both loops (`session`): the state of a run on disk (`checkpoints`), stopping on request
@@ -19,10 +20,12 @@ Read the code in this order, each stage is one folder:
                    CMC, mAP, mINP (`metrics`), k-reciprocal re-ranking (`rerank`), query expansion (`expansion`), `multi_query`,
                    single-gallery-shot CMC (`single_shot`, `classic`), all pairs (`verification`, `error_rates`),
                    `camera_pairs`, an index (`approximate`), Grad-CAM (`attention`); the stage itself is `evaluate` with
-                   `settings` and `stored`. Two runs: `compare`, `statistics`, `comparable`, `breakdown`, `domains`
+                   `settings` and `stored`. Two runs: `compare`, `statistics`, `comparable`, `breakdown`, `domains`.
+                   `map_points` of embedding maps
 7. `lab.show`      `figures` with crops, `curves`, `pairs`, `comparison`, `matrix` and `tables` from results. What notebooks
                    draw: `cameras`, `views`, `contrast`, `embedding`, `branches`, `losses`, `planning`, `precision`,
-                   `neighbours`, `maps`, `uncertainty`, `published_tables`; `live` for sliders
+                   `circle`, `neighbours`, `gains`, `maps`, `uncertainty`, `published_tables`, `lines` and `bars` (with
+                   `axes`); `live` for sliders
 8. `lab.runs`      the folder that every stage writes and everything else reads; `log_file` for log.csv, `features_on_disk`
                    for large files
 9. `lab.models`    any weights as a model that embeds; `export` writes it as ONNX, for programs without torch

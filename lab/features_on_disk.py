@@ -192,6 +192,24 @@ def read_features(file: Path, on_disk: bool | None = None) -> dict[str, np.ndarr
     return found
 
 
+def read_labels(file: Path) -> dict[str, np.ndarray]:
+    """pid, camid and path (N,) of a feature file, without its values; path is "" where the file has none.
+
+    Raises InputError for a file that cannot be read or has no pid or camid.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in ("path", "pid", "camid") if name in arrays.files}
+    except UNREADABLE as error:
+        raise InputError(
+            f"{file} cannot be read as an npz of plain arrays ({error}); save it with numpy.savez"
+        ) from error
+    if not {"pid", "camid"} <= set(found):
+        raise InputError(f"{file} has no pid or no camid; expected arrays values (N, D), pid (N,), camid (N,)")
+    found.setdefault("path", np.full(len(found["pid"]), "", dtype=np.str_))
+    return found
+
+
 def write_features(stream, values: np.ndarray | RowsOnDisk, **labels: np.ndarray) -> None:
     """What numpy.savez(stream, values=values, **labels) writes, though `values` is never in memory as a whole.
 

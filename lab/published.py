@@ -15,12 +15,44 @@ SETTINGS = {
     "small-scale": "small-scale (fraction of identities)",
     "few-shot": "few-shot (fraction of images)",
 }
+READ_IN = {"repo": "a released repository", "2nd": "another publication, which quotes it"}
+PUBLISHED = [
+    "published by", "head", "pre-training", "network", "labels used",
+    "mAP", "rank-1", "mAP re-ranked", "rank-1 re-ranked", "read in",
+]  # fmt: skip
 SOURCES = {"LUPerson (CVPR 2021), released model": "released", "LUPerson (CVPR 2021), paper": "paper"}
 
 
 def published_results() -> pd.DataFrame:
     """The whole table: source, method, pretraining, backbone, dataset, setting, ratio, rerank, mAP, rank1, provenance."""
     return pd.read_csv(TABLE)
+
+
+def published_beside(dataset: str) -> pd.DataFrame:
+    """What was published for a data set, one row per model: figures without and with re-ranking side by side, in per cent.
+
+    `dataset` is the lab's name; columns are PUBLISHED. All labels first, then shares of them. Comparisons of augmentations
+    are left out.
+    """
+    table = published_results()
+    table = table[(table["dataset"] == NAMES.get(dataset, dataset)) & table["setting"].isin(SETTINGS.values())]
+    table = table.sort_values("setting", key=lambda setting: setting != SETTINGS["full"], kind="stable")
+    rows = {}  # both rankings of a model share a row
+    for row in table.fillna({"method": ""}).itertuples():
+        of = "images" if row.setting == SETTINGS["few-shot"] else "people"
+        labels = "all" if row.setting == SETTINGS["full"] else f"{100 * row.ratio:g} % of {of}"
+        who = (row.source, row.method, row.pretraining, row.backbone, labels, READ_IN[row.provenance])
+        ending = " re-ranked" if row.rerank == "yes" else ""
+        rows.setdefault(who, {}).update({f"mAP{ending}": row.mAP, f"rank-1{ending}": row.rank1})
+    about, figures = [*PUBLISHED[:5], PUBLISHED[-1]], PUBLISHED[5:-1]
+    table = [dict(zip(about, who, strict=True)) | found for who, found in rows.items()]
+    return pd.DataFrame(table, columns=PUBLISHED).astype(dict.fromkeys(figures, float))
+
+
+def published_datasets() -> list[str]:
+    """The data sets that figures were published for, by the lab's name."""
+    names = {theirs: ours for ours, theirs in NAMES.items()}
+    return sorted(names.get(name, name) for name in published_results()["dataset"].unique())
 
 
 def luperson_results(

@@ -10,6 +10,7 @@
       eval/<dataset>[-aqe][-rerank]/   result.json, queries.csv, ranks.npz, gallery.csv, and if they were asked for
                         cameras.npz, cameras.csv (each gallery camera alone) and verification.npz (all pairs)
       features/<dataset>-{query,gallery,multi}.npz, and .partial.npy while they are being made
+      maps/<dataset>-<part>-<method>-<size>-<seed>.npz    points of the explorer's embedding maps
 
 This module reads and writes results with numpy and pandas alone, so that the explorer can show a rank list without
 loading torch. Legend: Q queries, G gallery crops, D feature size.
@@ -38,7 +39,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from lab.errors import InputError
-from lab.features_on_disk import RowsOnDisk, read_features, write_features
+from lab.features_on_disk import RowsOnDisk, read_features, read_labels, write_features
 from lab.files import replacing, write_json
 from lab.log_file import append_row, read_log, trim_rows
 
@@ -378,7 +379,7 @@ class Run:
 
     def evals(self) -> list[str]:
         """Names of the evaluations, e.g. ["synthetic", "synthetic-rerank"]."""
-        return sorted(file.parent.name for file in self.folder.glob("eval/*/result.json"))
+        return sorted(file.parent.name for file in self.folder.glob("eval/*/result.json") if file.is_file())
 
     def result(self, name: str) -> EvalResult:
         result = EvalResult.load(self.folder / "eval" / name)
@@ -387,10 +388,8 @@ class Run:
             files = [self._feature_file(part, "gallery") for part in (dataset, dataset.removesuffix("-aqe"))]
             file = next((file for file in files if file.is_file()), None)
             if file is not None:
-                gallery = Features.load(file)
-                result = dataclasses.replace(
-                    result, gallery_path=gallery.path, gallery_pid=gallery.pid, gallery_camid=gallery.camid
-                )
+                gallery = read_labels(file)
+                result = dataclasses.replace(result, **{f"gallery_{name}": gallery[name] for name in gallery})
         return result
 
     def save_result(self, name: str, result: EvalResult, more: Callable[[Path], None] | None = None) -> Path:

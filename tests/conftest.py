@@ -1,12 +1,18 @@
 """Data that several tests share: a small folder of people in Market-1501 layout, coloured by identity."""
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import pytest
+from make_demo import finetune_log, make_run
 from pictures import write_person
+
+from lab.data import load
+
+FINETUNED = {"stage": "finetune", "settings": {"height": 128, "width": 64, "fraction": 1.0}, "init": None}
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +31,25 @@ def market(tmp_path_factory) -> Path:
         write_person(root / "bounding_box_test" / f"0000_c1s1_{number:06d}_01.jpg", 900 + number, 1)
     write_person(root / "bounding_box_test" / "-1_c2s1_000001_01.jpg", 990, 2)
     return root
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch) -> Path:
+    """An empty folder of runs that the explorer looks at."""
+    # AppTest leaves the app behind as the process's main module, which later tests' worker processes would import
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    monkeypatch.setenv("LAB_RUNS", str(folder))
+    monkeypatch.delenv("LAB_DATA", raising=False)
+    return folder
+
+
+@pytest.fixture
+def three(runs, market) -> Path:
+    """Three evaluated runs, from nearly right to nearly random; the first has a log."""
+    dataset = load("market1501", market)
+    for name, noise in {"good": 0.6, "middle": 1.2, "bad": 5.0}.items():
+        make_run(runs / name, dataset, noise, FINETUNED)
+    finetune_log().to_csv(runs / "good" / "log.csv", index=False)
+    return runs

@@ -1,66 +1,20 @@
 """The explorer, page by page: with nothing to show, with one and several runs, and with folders that are broken."""
 
 import json
-import sys
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from make_demo import finetune_log, make_checkpoint, make_run, pretrain_log
-from streamlit.testing.v1 import AppTest
+from app_pages import open_page, pictures, words, write_csv
+from make_demo import make_checkpoint, make_run, pretrain_log
 
 from lab.data import load
 from lab.runs import Run
 
-EXPLORER = Path(__file__).parent.parent / "apps" / "explorer.py"
 PAGES = ("overview", "rank_lists", "attention", "training")
-FINETUNED = {"stage": "finetune", "settings": {"height": 128, "width": 64, "fraction": 1.0}, "init": None}
-
-
-@pytest.fixture(autouse=True)
-def keep_main_module(monkeypatch):
-    """AppTest leaves the app behind as the process's main module, which later tests' worker processes would import."""
-    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
-
-
-@pytest.fixture
-def runs(tmp_path, monkeypatch) -> Path:
-    """An empty folder of runs that the explorer looks at."""
-    folder = tmp_path / "runs"
-    folder.mkdir()
-    monkeypatch.setenv("LAB_RUNS", str(folder))
-    monkeypatch.delenv("LAB_DATA", raising=False)
-    return folder
-
-
-@pytest.fixture
-def three(runs, market) -> Path:
-    """Three evaluated runs, from nearly right to nearly random; the first has a log."""
-    dataset = load("market1501", market)
-    for name, noise in {"good": 0.6, "middle": 1.2, "bad": 5.0}.items():
-        make_run(runs / name, dataset, noise, FINETUNED)
-    finetune_log().to_csv(runs / "good" / "log.csv", index=False)
-    return runs
-
-
-def open_page(page: str, **query) -> AppTest:
-    app = AppTest.from_file(str(EXPLORER), default_timeout=120)
-    app.query_params.update(query)
-    app.run()
-    if page != "overview":
-        app.switch_page(f"views/{page}.py").run()
-    assert not app.exception, f"{page}: {app.exception}"
-    return app
-
-
-def words(app: AppTest) -> str:
-    """All that a page says, in one string."""
-    kinds = ("title", "subheader", "markdown", "caption", "text", "info", "error", "success", "code", "warning")
-    return "\n".join(element.value for kind in kinds for element in app.get(kind))
-
-
-def pictures(app: AppTest) -> list:
-    return app.get("image")
 
 
 def test_empty_folder_names_the_two_commands(runs):
@@ -86,21 +40,21 @@ def test_one_run_on_every_page(runs, market):
 
 def test_overview_lists_all_runs_best_first(three):
     table = open_page("overview").dataframe[0].value
-    assert table["run"].tolist() == ["good", "middle", "bad"]
-    assert table["mAP"].iloc[0] == pytest.approx(100 * Run(three / "good").result("market1501").mAP)
+    assert table["", "run"].tolist() == ["good", "middle", "bad"]
+    assert table["mAP (%)", "plain"].iloc[0] == pytest.approx(100 * Run(three / "good").result("market1501").mAP)
 
 
-def test_reranked_figures_are_one_choice_away(three):
-    plain, reranked = (open_page("overview", **query).dataframe[0].value for query in ({}, {"rerank": "true"}))
-    assert reranked["mAP"].iloc[0] == pytest.approx(100 * Run(three / "good").result("market1501-rerank").mAP)
-    assert plain["mAP"].iloc[0] != reranked["mAP"].iloc[0]
-    assert len(open_page("overview", all="true").dataframe[0].value) == 6
+def test_reranked_figures_stand_beside_the_plain_ones(three):
+    row = open_page("overview").dataframe[0].value.iloc[0]
+    for ranking, name in (("plain", "market1501"), ("re-ranked", "market1501-rerank")):
+        assert row["mAP (%)", ranking] == pytest.approx(100 * Run(three / "good").result(name).mAP)
+    assert row["mAP (%)", "plain"] != row["mAP (%)", "re-ranked"]
 
 
 def test_rank_lists_of_three_runs(three):
     app = open_page("rank_lists")
     assert len(pictures(app)) == 3
-    assert len(app.get("download_button")) == 6
+    assert len(app.get("download_button")) == 9
 
 
 def test_runs_are_chosen_in_the_url(three):
@@ -123,7 +77,7 @@ def test_a_new_list_of_queries_starts_at_its_top(three):
 
 
 def test_wrong_at_rank_one_lists_only_those(three):
-    app = open_page("rank_lists", run=["bad"], queries="wrong at rank 1")
+    app = open_page("rank_lists", run=["bad"], outcome="wrong at rank 1")
     chosen = [int(option.split(" ")[0]) for option in app.selectbox(key="query").options]
     assert chosen == np.flatnonzero(Run(three / "bad").result("market1501").first_match > 1).tolist()
 
@@ -148,20 +102,8 @@ def test_next_and_previous_query(three):
 def test_a_run_of_another_data_set_is_a_choice(three, market):
     make_run(three / "other", load("folder", write_csv(market, three)), 0.5)
     app = open_page("overview", dataset="folder")
-    assert app.dataframe[0].value["run"].tolist() == ["other"]
+    assert app.dataframe[0].value["", "run"].tolist() == ["other"]
     assert open_page("rank_lists", dataset="folder").multiselect(key="run").value == ["other"]
-
-
-def write_csv(market: Path, out: Path) -> Path:
-    data = load("market1501", market)
-    lines = ["path,pid,camid,split"]
-    for name in ("train", "query", "gallery"):
-        split = getattr(data, name)
-        rows = zip(split.path, split.pid, split.camid, strict=True)
-        lines += [f"{path},{pid},{camid},{name}" for path, pid, camid in rows]
-    file = out.parent / "data.csv"
-    file.write_text("\n".join(lines))
-    return file
 
 
 def break_config(run: Path) -> None:
@@ -228,7 +170,7 @@ def test_broken_run_is_named_and_the_others_are_shown(three, damage):
 def test_broken_log_is_named(three, content):
     (three / "good" / "log.csv").write_text(content)
     app = open_page("training")
-    assert "good" in words(app) or app.selectbox(key="trained").value == "good"
+    assert "good" in words(app) or app.multiselect(key="trained").value == ["good"]
 
 
 def test_images_that_are_gone_leave_the_pages_standing(three):
@@ -268,7 +210,7 @@ def test_pretraining_without_evaluation_has_curves(runs):
     pretrain_log().to_csv(runs / "pre" / "log.csv", index=False)
     assert "lab evaluate" in words(open_page("overview"))
     app = open_page("training")
-    assert app.selectbox(key="trained").value == "pre"
+    assert app.multiselect(key="trained").value == ["pre"]
     assert len(app.get("plotly_chart")) == 1
 
 
@@ -280,3 +222,43 @@ def test_names_from_files_are_shown_as_they_are(runs, market):
         app = open_page(page)
         for kind in ("markdown", "caption", "info", "error", "success"):
             assert not any("<b>" in element.value for element in app.get(kind))
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "log.csv", "eval/market1501/queries.csv", "eval/market1501/result.json"]
+)
+def test_link_out_of_the_folder_is_named_and_not_followed(three, tmp_path, name):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("step,loss,password\n1,2,hunter2\n")
+    file = three / "bad" / name
+    file.unlink(missing_ok=True)
+    file.symlink_to(secret)
+    for page in ("overview", "rank_lists", "training"):
+        said = words(open_page(page))
+        assert "leads out of the run's folder" in said
+        assert "hunter2" not in said
+        assert "password" not in said
+
+
+def test_endless_file_is_refused_before_it_is_read(three):
+    file = three / "bad" / "eval" / "market1501" / "ranks.npz"
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    assert "bad: evaluation market1501 cannot be shown" in words(open_page("rank_lists"))
+
+
+def test_run_folder_may_be_a_link_itself(runs, tmp_path, market):
+    make_run(tmp_path / "elsewhere" / "far", load("market1501", market), 0.8)
+    (runs / "far").symlink_to(tmp_path / "elsewhere" / "far")
+    assert len(pictures(open_page("rank_lists"))) == 1
+
+
+def test_huge_image_is_a_grey_tile(three, tmp_path):
+    huge = tmp_path / "huge.png"
+    header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    huge.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)))
+    for file in three.glob("*/eval/*/queries.csv"):
+        table = pd.read_csv(file)
+        table["path"] = str(huge)
+        table.to_csv(file, index=False)
+    assert len(pictures(open_page("rank_lists", run=["good"]))) == 1

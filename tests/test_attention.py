@@ -14,10 +14,12 @@ from lab.evaluate.attention import (
     energy_on_mask,
     enlarge,
     grad_cam,
+    grad_cams,
     pointing_game,
+    score_map,
     similarity_map,
 )
-from lab.finetune.mgn import MGN
+from lab.finetune.mgn import HEADS, MGN
 
 
 class TwoColours(nn.Module):
@@ -147,6 +149,36 @@ def test_grad_cam_by_hand_where_the_answer_is_known():
     cam = grad_cam(model, image, lambda images: model.layer4(images)[:, 0].sum(dim=(1, 2)), ["layer4"])["layer4"]
     # the gradient of a sum is 1 in channel 0 and 0 in channel 1: the map is channel 0 as it is
     assert torch.equal(cam, model.layer4(image.float())[:, 0])
+
+
+def test_several_scores_are_as_each_of_them_alone():
+    torch.manual_seed(0)
+    model = MGN(num_classes=4, depth=18).train()
+    images = torch.randint(0, 256, (2, 3, 64, 32), dtype=torch.uint8)
+    layer_of = {head: branch for head, (branch, _, _) in HEADS.items()}
+    cams = grad_cams(
+        model, images, lambda images: {head: part[:, 0] for head, part in model.features(images).items()}, layer_of
+    )
+    assert model.training
+    assert not any(module._forward_hooks for module in model.modules())
+    assert model.b1_head.classifier.weight.requires_grad
+    for head, branch in layer_of.items():
+        alone = grad_cam(model, images, lambda images, head=head: model.features(images)[head][:, 0], [branch])[branch]
+        assert torch.allclose(cams[head], alone, atol=1e-6)
+        assert cams[head].shape == (2, 4, 2)
+    assert sum(bool(each.any()) for each in cams.values()) > 4  # a ReLU may leave nothing, but not of all
+
+
+def test_a_map_is_scored_beside_what_a_flat_one_gets():
+    cam, mask = np.array([[0.0, 0.5], [0.25, 0.25]]), np.array([[1, 0], [0, 0]])
+    assert score_map(cam, 1 - mask) == {"energy": 1.0, "chance": 0.75, "pointing": 1.0}
+    flat = score_map(np.ones((2, 2)), mask)
+    assert flat["energy"] == flat["chance"] == flat["pointing"] == 0.25
+    upper = score_map(cam, mask, np.array([[1.0, 1.0], [0.0, 0.0]]))  # a map that can only lie in the upper half
+    assert upper["chance"] == 0.5
+    empty = score_map(np.zeros((2, 2)), mask)
+    assert np.isnan(empty["energy"])
+    assert np.isnan(empty["pointing"])
 
 
 def test_activation_and_similarity_by_hand():

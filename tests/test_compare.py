@@ -16,6 +16,7 @@ from lab.evaluate import statistics
 from lab.evaluate.breakdown import (
     break_down,
     camera_breakdown,
+    camera_matrices,
     camera_pair_breakdown,
     failure_groups,
     most_changed,
@@ -447,6 +448,20 @@ def test_camera_pairs_against_a_loop(good, bad, tmp_path):
         camera_pair_breakdown(good, bad, cameras[0], dataclasses.replace(cameras[1], ap=cameras[1].ap[1:]))
     with pytest.raises(InputError, match="of other gallery cameras"):
         camera_pair_breakdown(good, bad, cameras[0], dataclasses.replace(cameras[1], gallery_camid=np.array([1, 2, 4])))
+
+
+def test_matrices_of_two_runs_and_their_difference(good, bad, tmp_path):
+    cameras = write_cameras(tmp_path, good, 2), write_cameras(tmp_path, bad, 3)
+    before, now, difference = camera_matrices(good, bad, *cameras)
+    table = camera_pair_breakdown(good, bad, *cameras)
+    for row in table.itertuples():
+        cell = row.query_camid, row.gallery_camid
+        if row.query_camid != row.gallery_camid:
+            assert (before.loc[cell], now.loc[cell]) == pytest.approx((row.map_a, row.map_b))
+            assert difference.loc[cell] == pytest.approx(row.difference)
+    assert camera_matrices(good, bad, *cameras, "rank-1")[0].equals(cameras[0].matrix("rank-1"))
+    with pytest.raises(InputError, match="of other gallery cameras"):
+        camera_matrices(good, bad, cameras[0], dataclasses.replace(cameras[1], gallery_camid=np.array([1, 2, 4])))
 
 
 def test_cameras_are_read_where_both_runs_have_them(good, bad, tmp_path):

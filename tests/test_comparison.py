@@ -15,6 +15,8 @@ from lab.show.comparison import (
     describe_breakdown,
     describe_comparison,
     interval_figure,
+    means_table,
+    p_text,
 )
 
 
@@ -46,6 +48,18 @@ def test_differences_are_in_points_with_their_sign_and_p(comparison):
     )  # (0.9 + 0.25 + 1 + 0.15) / 4 - 0.65; 10 of 16 flips of -0.1, -0.55, 0.5, -0.15
     assert (words[3], words[5]) == ("+0.0", "1.0000")
     assert "undecided: <b> - first is -7.5 points of mAP" in describe_comparison(comparison)
+
+
+def test_means_of_two_runs_are_text_with_intervals_and_p(comparison):
+    table = means_table(comparison).set_index("metric")
+    pair = comparison.pairs[0]
+    assert table.loc["mAP", "A"].startswith("65.0 (")
+    assert table.loc["mAP", "difference"] == f"-7.5 ({100 * pair.low:+.1f}..{100 * pair.high:+.1f})"
+    assert table.loc["mAP", "p"] == "0.6250"
+    assert table.loc["rank-5", "p"] == "not tested"
+    assert "(" not in table.loc["rank-5", "difference"]
+    assert table.index.tolist() == list(METRICS)
+    assert [p_text(p) for p in (1e-5, 0.04, float("nan"))] == ["< 0.0001", "0.0400", "-"]
 
 
 def test_holm_is_named_where_several_pairs_are_tested(comparison):

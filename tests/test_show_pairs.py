@@ -10,7 +10,13 @@ import pytest
 from lab.errors import InputError
 from lab.evaluate.error_rates import COARSE_BINS, PairCounts, Verification
 from lab.show.figures import RIGHT, WRONG
-from lab.show.pairs import BARS, camera_matrix_figure, distance_histogram_figure, roc_figure
+from lab.show.pairs import (
+    BARS,
+    camera_error_figure,
+    camera_matrix_figure,
+    distance_histogram_figure,
+    roc_figure,
+)
 
 
 def made_up(true: dict[int, int], false: dict[int, int], cameras: int = 1) -> Verification:
@@ -63,6 +69,20 @@ def test_histogram_joins_bins_and_loses_no_pair():
     assert same.y[0] == pytest.approx(100 * sum(true[place] for place in range(3, 8)) / sum(true.values()))
 
 
+@pytest.mark.parametrize(("threshold", "sides"), [(5 / 256, ("top right", "left")), (30 / 256, ("top left", "right"))])
+def test_a_chosen_threshold_is_a_second_line_beside_that_of_equal_errors(threshold, sides):
+    found = made_up({10: 30, 11: 10}, {11: 30, 40: 70})
+    figure = distance_histogram_figure(found, threshold=threshold)
+    equal, chosen = figure.layout.shapes
+    assert (equal.x0, chosen.x0) == (found.eer_threshold, threshold)
+    assert equal.line.dash != chosen.line.dash
+    assert figure.layout.xaxis.range[0] <= threshold <= figure.layout.xaxis.range[1]
+    words = figure.layout.annotations
+    assert f"{threshold:.3f}" in words[1].text
+    assert {note.xanchor for note in words} == {"left", "right"}, "the two stand on either side"
+    assert words[0].align == sides[1]
+
+
 def test_histogram_of_one_pair_of_cameras():
     found = made_up({10: 30}, {20: 50}, cameras=2)
     assert distance_histogram_figure(found, "", 2, 2).data[1].name.endswith(" 30 pairs")
@@ -88,6 +108,22 @@ def test_roc_is_drawn_over_a_logarithmic_fpr_with_the_equal_error_marked():
     assert list(figure.layout.xaxis.range) == [-3, 2]
     assert figure.layout.xaxis.ticktext[0] == "0.001 %"
     assert "%" in figure.layout.yaxis.title.text
+
+
+def test_roc_marks_a_chosen_threshold():
+    found = made_up({10: 60, 30: 30, 50: 10}, {20: 2, 40: 9_998, 60: 90_000})
+    ring = roc_figure({"a": found, "b": found}, at={"b": 41 / 256}).data[-1]
+    assert (ring.x[0], ring.y[0]) == pytest.approx((10, 90))
+    assert ring.name == "threshold 0.160 for b"
+    assert roc_figure({"a": found}, at={"a": 0.0}).data[-1].x[0] == 0.001, "an FPR of 0 stands at the axis' left end"
+
+
+def test_error_matrix_ends_its_colours_at_the_largest_error():
+    cells = camera_error_figure(pd.DataFrame([[np.nan, 0.25], [0.125, np.nan]], index=[1, 2], columns=[1, 2])).data[0]
+    assert cells.text.tolist() == [["", "25.0"], ["12.5", ""]]
+    assert (cells.zmin, cells.zmax) == (0, 25)
+    blank = camera_error_figure(pd.DataFrame([[np.nan]], index=[1], columns=[1])).data[0]
+    assert blank.zmax == 1
 
 
 def test_camera_matrix_is_in_per_cent_with_blank_cells():

@@ -377,3 +377,25 @@ def test_a_gpu_counts_the_same():
     ours, cuda = (count_pairs(query, gallery, "euclidean", device=device) for device in ("cpu", "cuda"))
     for name in ("true", "false", "coarse_true", "coarse_false"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(cuda, name))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "words"),
+    [
+        ("true", np.zeros((2, 2)), r"true \(2, 2\); expected \(1, 1, 512\)"),
+        ("roc_tpr", np.zeros(3), r"roc_tpr \(3,\); expected"),
+        ("eer", np.zeros(2), r"eer \(2,\); expected \(\)"),
+        ("gallery_camids", np.zeros((2, 2)), r"expected"),
+        ("roc_fpr", np.full(4, "x"), "roc_fpr of type <U1; expected numbers"),
+        ("false", np.zeros((1, 1, COARSE_BINS)), "without a pair of one kind"),
+    ],
+)
+def test_stored_arrays_that_do_not_belong_together_are_refused(tmp_path, name, wrong, words):
+    file = tmp_path / "verification.npz"
+    given_distances([0.5], [0.75]).save(file)
+    Verification.load(file)
+    with np.load(file) as arrays:
+        content = dict(arrays)
+    np.savez(file, **content | {name: wrong})
+    with pytest.raises(InputError, match=words):
+        Verification.load(file)

@@ -1,95 +1,205 @@
-"""Attention: which pixels of a query decide."""
+"""Attention: which pixels of a crop decide, why two crops match, and which parts of the model tell them apart."""
 
 import numpy as np
 import streamlit as st
-from choices import choose_query, chosen, need_results, plain
-from loaders import attention_maps, data_root, find_mask, stamp
+from attention_parts import (
+    CAPTIONS,
+    KINDS,
+    LEVELS,
+    Side,
+    compute,
+    describe_pair,
+    draw_maps,
+    draw_parts,
+    explain_crops,
+    first_right,
+    gallery_side,
+    query_side,
+    why_other,
+    working_size,
+)
+from choices import Choices, chosen, keep_valid, need_results
+from loaders import data_root, thumbnail
+from models import PartMaps
+from parts import link, offer_picture, offer_table, plain, show_picture
+from queries import choose_query, query_label
 
 from lab.runs import EvalResult, Run
-from lab.show.figures import attention_overlay, to_png
-from lab.show.images import file_name, find_image, read_picture
-from lab.show.tables import describe_query, settings_of
+from lab.show.figures import CROSS, TICK
+from lab.show.images import file_name, read_picture
 
 ALONE, PAIR = "the query alone", "a pair"
+TILES = 10
 
 
 def main() -> None:
     choices = chosen()
-    st.title("Where does it look?")
+    left, right = st.columns([2, 1], vertical_alignment="bottom")
+    left.title("Where does it look?")
     need_results(choices)
-    usable = {name: entry for name, entry in choices.evals.items() if entry[0].checkpoint.is_file()}
-    usable = {name: entry for name, entry in usable.items() if entry[0].config.get("stage") == "finetune"}
+    usable = [
+        name
+        for name, (run, _, _) in choices.evals.items()
+        if run.checkpoint.is_file() and run.config.get("stage") == "finetune"
+    ]
     if not usable:
         st.info(
-            "Attention needs a fine-tuned model, and none of the chosen runs holds checkpoint.pt. "
-            "Choose another run in the sidebar."
+            "Attention needs a fine-tuned model, and none of the chosen runs holds checkpoint.pt of one. Choose another "
+            "run in the sidebar, or make one:"
+        )
+        st.code(
+            "lab finetune --dataset NAME --root DIR --out RUN\nlab evaluate --run RUN --dataset NAME --root DIR", "bash"
         )
         return
-    above = st.container()
-    place, *places = st.columns(4, vertical_alignment="bottom")
-    name = place.selectbox("Run", list(usable), key="attention_run", bind="query-params")
-    run, _, result = usable[name]
-    with above:
-        query = choose_query(name, result)
-    explain(run, result, query, places)
+    keep_valid("attention_run", usable)
+    name = right.selectbox("Run", usable, key="attention_run", bind="query-params")
+    query = choose_query(choices, name)
+    explain(choices, name, query)
 
 
-def explain(run: Run, result: EvalResult, query: int, places: list) -> None:
-    left, middle, right = places
-    subject = left.selectbox("Explain", [ALONE, PAIR], key="explain", bind="query-params")
-    ranks = (
-        [] if result.gallery_path is None else [int(place) + 1 for place in np.flatnonzero(result.index[query] >= 0)]
-    )
-    rank = 1
-    if subject == PAIR and ranks:
-        rank = middle.selectbox("Gallery crop at rank", ranks[:20], key="rank", bind="query-params")
-    strength = right.slider("Overlay strength", 0.0, 1.0, 0.65, 0.05, key="strength", bind="query-params")
-    paths = [str(result.path[query])]
-    if subject == PAIR and not ranks:
-        st.info("This result does not say which gallery crops it ranked, so there is no pair to explain.")
-    elif subject == PAIR:
-        who = "the same person" if result.match[query][rank - 1] else "another person"
-        distance = result.distance[query][rank - 1]
-        st.markdown(
-            f"The maps show what makes the query like the crop at rank {rank}: **{who}**, distance {distance:.3f}."
-        )
-        paths.append(str(result.gallery_path[result.index[query][rank - 1]]))
-    else:
-        st.markdown(f"{describe_query(result, query)}. The maps show what the feature of each branch rests on.")
-    absent = [path for path in paths if find_image(path, data_root()) is None]
+@st.fragment
+def explain(choices: Choices, name: str, query: int) -> None:
+    run, _, result = choices.evals[name]
+    sides, kind, level, strength = choose_view(result, query)
+    absent = [side for side in sides if side.file is None]
+    broken = [side for side in sides if side.file and read_picture(side.path, data_root()) is None]
     if absent:
-        st.info(f"The image {plain(file_name(absent[0]))} is not there; set LAB_DATA to the folder of the data set.")
-        return
-    titles = ["Query", f"Rank {rank}"][: len(paths)]
-    others = [paths[1], paths[0]] if len(paths) == 2 else [None]
-    pictures = [draw_maps(run, *each, strength) for each in zip(titles, paths, others, strict=True)]
+        st.info(
+            f"The image {plain(file_name(absent[0].path))} is not there; set LAB_DATA to the folder of the data set."
+        )
+    elif broken:
+        st.error(f"The image {plain(file_name(broken[0].path))} cannot be read as a picture; replace the file.")
+    else:
+        try:
+            with st.spinner("Computing maps …"):
+                found = compute(run, working_size(run, result), sides, kind, level)
+            show_maps(run, sides, found, kind, level, strength)
+            if len(sides) == 2:
+                show_parts(run, result, query, sides, found)
+        except Exception as error:  # a checkpoint from anywhere: what is wrong with it is shown, not raised
+            st.error(plain(f"{run.name}: the maps cannot be computed. {error}"))
+    others = [other for other in choices.evals if other != name]
+    link("rank_lists", "Open its rank list", query=query_label(result, query), run=[name, *others])
+    st.caption("Notebook 07 explains these maps and what they cannot say.")
+
+
+def choose_view(result: EvalResult, query: int) -> tuple[list[Side], str, str, float]:
+    """What to explain: one crop or two, the kind of map, of which heads, and how strongly it covers the crop."""
+    ranks = [] if result.gallery_path is None else (np.flatnonzero(result.index[query] >= 0) + 1).tolist()
+    left, middle, right, last = st.columns([1, 1.3, 1, 1.2], vertical_alignment="bottom")
+    pair = left.selectbox("Explain", [ALONE, PAIR], key="explain", bind="query-params") == PAIR
+    kinds = [words for kind, words in KINDS.items() if (pair and ranks) or kind in ("activation", "class")]
+    keep_valid("maps", kinds)
+    start = kinds.index(KINDS["cosine"]) if KINDS["cosine"] in kinds else 0
+    words = middle.selectbox("Map", kinds, start, key="maps", bind="query-params")
+    level = right.selectbox("Of", list(LEVELS), key="map_parts", bind="query-params")
+    strength = last.slider("Overlay strength", 0.0, 1.0, 0.65, 0.05, key="strength", bind="query-params")
+    sides = [query_side(result, query)]
+    if pair and not ranks:
+        st.info("This result does not say which gallery crops it ranked, so there is no pair to explain.")
+    elif pair:
+        sides.append(gallery_side(result, query, choose_rank(result, query, ranks)))
+    kind = next(kind for kind, shown in KINDS.items() if shown == words)
+    return sides, kind, level, strength
+
+
+def choose_rank(result: EvalResult, query: int, ranks: list[int]) -> int:
+    """One crop of the rank list: by its number, the first right one, or by its thumbnail."""
+    keep_valid("rank", ranks)
+    left, *places = st.columns([1.9] + [1] * TILES, gap="xsmall", vertical_alignment="bottom")
+    rank = left.selectbox("Gallery crop at rank", ranks, key="rank", bind="query-params")
+    right, first = first_right(result, query), (rank - 1) // TILES * TILES
+    words = f"First right: {right}" if right else "None is right"
+    left.button(
+        words, key="first right", disabled=right in (None, rank), width="stretch", on_click=_take, args=(right,),
+        help="The first right crop in the list" if right else f"No right crop is among the first {len(ranks)}",
+    )  # fmt: skip
+    for place, number in zip(places, ranks[first : first + TILES], strict=False):
+        path, sign = str(result.gallery_path[result.index[query][number - 1]]), _sign(result, query, number)
+        place.image(thumbnail(path, data_root()), width="stretch", alt=f"Query {query}, rank {number}")
+        kind = "primary" if number == rank else "secondary"
+        place.button(
+            f"{number} {sign}", key=f"rank {number}", type=kind, width="stretch", on_click=_take, args=(number,),
+            help=f"Distance {result.distance[query][number - 1]:.3f}",
+        )  # fmt: skip
+    return rank
+
+
+def show_maps(run: Run, sides: list[Side], found: PartMaps, kind: str, level: str, strength: float) -> None:
+    crops, scores = explain_crops(sides, found)
+    title = f"{run.name}: {KINDS[kind]}, {level}"
+    subtitle = " · ".join(file_name(side.path) for side in sides)
+    key = (str(run.folder), run.checkpoint.stat().st_mtime_ns, tuple(sides), kind, level)
+    picture = draw_maps(crops, strength, title, subtitle, key)
+    stem = f"attention-{run.name}-{'-'.join(file_name(side.path) for side in sides)}-{kind}-{level}"
+    rows, columns = next(iter(found.flat.values())).shape
+    show_picture(picture, stem, f"{KINDS[kind]} of {level}, for {subtitle}")
+    more = f" There are {found.identities:,} classes." if kind == "class" else ""
+    if kind in ("class", "cosine") and not all(cam.any() for cams in found.maps.values() for cam in cams):
+        more += " *Empty map*: all that the branch found speaks against it, and Grad-CAM leaves that out."
+    if not all(flat.all() for flat in found.flat.values()):
+        more += " A stripe's map lies in its own rows."
+    st.caption(
+        f"{CAPTIONS[kind]}{more} The network has {rows} x {columns} places; the rest is drawn between them, and each map "
+        "is stretched from its own lowest to its own highest value."
+    )
+    if len(scores):
+        show_scores(scores, stem)
+
+
+def show_scores(scores, stem: str) -> None:
+    st.subheader("Do the maps lie on the person?")
+    formats = {"energy": "on the person", "chance": "a flat map", "gain": "gain over flat", "pointing": "pointing game"}
+    columns = {
+        name: st.column_config.NumberColumn(f"{words} ({'points' if name == 'gain' else '%'})", format="%.1f")
+        for name, words in formats.items()
+    }
+    st.dataframe(scores, hide_index=True, column_config=columns, height="content" if len(scores) < 9 else 320)
+    offer_table(scores, f"{stem}-scores", "Scores as CSV")
+    st.caption(
+        "The crop is drawn, so its person is known (white outline). *On the person*: share of the map's total there; a "
+        "map without any idea gets what *a flat map* gets, the person's share of the pixels it may lie on. *Pointing "
+        "game*: 100 if the map's highest point is on the person (in part, where several are as high). Empty maps have "
+        "no score. A few coarse places can hide a good map: one crop is an anecdote."
+    )
+
+
+def show_parts(run: Run, result: EvalResult, query: int, sides: list[Side], found: PartMaps) -> None:
+    """How the distance of the pair is made up."""
+    table = describe_pair(run, working_size(run, result), sides)
+    total = float(table["adds to the distance"].sum())
+    rank = int(sides[1].name.split(" ")[1])
+    stored = float(result.distance[query][rank - 1])
+    st.subheader("Which parts make the distance?")
+    who = f"{TICK} the same person" if result.match[query][rank - 1] else f"{CROSS} another person"
+    st.markdown(
+        f"Query and {sides[1].name} ({who}): the eight parts sum to the distance **{total:.3f}** (1 - cosine); the rank "
+        f"list says {stored:.3f}."
+    )
+    if abs(total - stored) > 0.01:
+        st.info(why_other(result, total, stored))
+    rows = next(iter(found.flat.values())).shape[0]
+    adds = dict(zip(table["part"], table["adds to the distance"], strict=True))
+    title = f"{run.name}: distance {total:.3f} = sum of the eight parts"
+    stem = f"parts-{run.name}-{file_name(sides[0].path)}-{file_name(sides[1].path)}"
+    words = ", ".join(f"{part} {value:.3f}" for part, value in adds.items())
+    picture = draw_parts((sides[0].path, sides[1].path), adds, rows, title)
+    st.image(picture, width="stretch", alt=f"{title}: {words}")
     with st.container(horizontal=True):
-        for title, path, picture in zip(titles, paths, pictures, strict=True):
-            if picture:
-                name = f"attention-{run.name}-{file_name(path)}.png"
-                st.download_button(f"{title} as PNG", picture, name, "image/png", icon=":material/download:")
+        offer_picture(picture, stem)
+        offer_table(table, stem, "Parts as CSV")
+    st.caption(
+        "A long bar: here the two crops differ in the eyes of the network. b1, b2 and b3 see the whole crop, b21 and b22 "
+        "its halves, b31 to b33 its thirds. Each part adds half its squared difference; none takes anything away."
+    )
 
 
-def draw_maps(run: Run, title: str, path: str, other: str | None, strength: float) -> bytes | None:
-    """Show the maps of one crop and return the picture; None, and a message, if they cannot be computed."""
-    settings = settings_of(run.config)
-    places = [str(find_image(each, data_root())) if each else None for each in (path, other)]
-    try:
-        size = (int(settings.get("height") or 384), int(settings.get("width") or 128))
-        maps = attention_maps(str(run.checkpoint), stamp(run.checkpoint), *places, size)
-    except Exception as error:  # a checkpoint from anywhere: what is wrong with it is shown, not raised
-        st.error(plain(f"{run.name}: the attention map cannot be computed. {error}"))
-        return None
-    mask = find_mask(path)
-    if mask is not None:
-        from lab.evaluate.attention import energy_on_mask
+def _sign(result: EvalResult, query: int, rank: int) -> str:
+    return TICK if result.match[query][rank - 1] else CROSS
 
-        maps = {f"{name}\n{100 * energy_on_mask(cam, mask):.0f} % on person": cam for name, cam in maps.items()}
-    figure = attention_overlay(read_picture(path, data_root()), maps, mask, strength, f"{title}: {file_name(path)}")
-    picture = to_png(figure)
-    words = f"Attention maps of the branches of {run.name} for {file_name(path)}"
-    st.image(picture, width=480 if other else 640, alt=words)
-    return picture
+
+def _take(rank: int) -> None:
+    st.session_state["rank"] = rank
 
 
 main()

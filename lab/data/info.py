@@ -66,7 +66,11 @@ def describe(source: str | Path, keys: str | Path | None = None, sample: int = 2
     """
     if sample < 1:
         raise InputError(f"--sample is {sample}; expected 1 or more images to look at: give another number")
-    found = open_source(source, keys)
+    return describe_source(open_source(source, keys), source, sample, seed)
+
+
+def describe_source(found: Source, source: str | Path, sample: int = 2000, seed: int = 0) -> Info:
+    """`describe` for a source that is open already; `source` is where it lies."""
     if not len(found.keys):
         raise InputError(
             f"{source} holds no image; expected a store, a released LMDB, images or tar shards: look there"

@@ -35,6 +35,7 @@ class Sample:
     aspect: Spread | None = None  # height / width
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    shapes: tuple[tuple[int, int], ...] = ()  # (height, width) of each
 
 
 def look_at(found: Source, sample: int, seed: int) -> Sample:
@@ -65,4 +66,5 @@ def look_at(found: Source, sample: int, seed: int) -> Sample:
         Spread.of(height / width),
         tuple(mean.tolist()),
         tuple(std.tolist()),
+        tuple(shapes),
     )

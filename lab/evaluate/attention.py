@@ -1,13 +1,14 @@
 """Where a model looks: Grad-CAM maps (Selvaraju et al., 2017) for features, and how much of a map lies on the person.
 
 `attention_map` is for one crop, ready to be laid over it. For many crops at once: `grad_cam`, `activation_map` and
-`similarity_map` give a layer's few places as they are, and `enlarge` makes a picture of them.
+`similarity_map` give a layer's few places as they are, and `enlarge` makes a picture of them; `grad_cams` explains
+several scores of the same crops, such as one of each part.
 
 Legend: B images in a batch; H, W size of the image; h, w size of the layer's map; C its channels; D feature size.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -93,6 +94,40 @@ def grad_cam(
     }
 
 
+def grad_cams(
+    model: nn.Module,
+    images: Tensor,
+    scores: Callable[[Tensor], Mapping[str, Tensor]],
+    layer_of: Mapping[str, str],
+) -> dict[str, Tensor]:
+    """Grad-CAM of several scores of the same crops, each at a layer of its own, for one forward pass.
+
+    `scores(images)` has (B,) for each name, `layer_of` the layer at which it is explained: name -> (B, h, w) as
+    `grad_cam` gives it. One backward pass per name goes from the score to its layer, which for the heads of an MGN is
+    next to nothing beside the trunk.
+    """
+    kept, was_training, learning = {}, model.training, _freeze(model.eval())
+    handles = [
+        model.get_submodule(name).register_forward_hook(lambda _, __, output, name=name: kept.update({name: output}))
+        for name in set(layer_of.values())
+    ]
+    found = {}
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            named = scores(images.clone().float().requires_grad_())
+            for name, layer in layer_of.items():
+                gradient = torch.autograd.grad(named[name].sum(), kept[layer], retain_graph=True)[0]
+                weighted = gradient.mean(dim=(2, 3), keepdim=True) * kept[layer].detach()
+                found[name] = F.relu(weighted.sum(dim=1))  # (B, h, w)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter in learning:
+            parameter.requires_grad_(True)
+        model.train(was_training)
+    return found
+
+
 @torch.no_grad()
 def activation_map(maps: Tensor) -> Tensor:
     """How strongly a layer answers at each place, whatever for: (B, C, h, w) -> length of the C numbers (B, h, w)."""
@@ -135,6 +170,18 @@ def pointing_game(cam: np.ndarray, mask: np.ndarray) -> float:
     An enlarged map has many such points where its highest place is at the border.
     """
     return float(mask.astype(bool)[cam >= cam.max() - 1e-6].mean())
+
+
+def score_map(cam: np.ndarray, mask: np.ndarray, flat: np.ndarray | None = None) -> dict[str, float]:
+    """How well a map (H, W) finds the person: "energy" and "pointing" as above, and "chance", what a flat map gets.
+
+    Chance is the person's share of the pixels, or of `flat` (H, W) where the map can lie in a part of the crop only. A
+    map that is zero everywhere has NaN for both scores.
+    """
+    energy = energy_on_mask(cam, mask)
+    pointing = pointing_game(cam, mask) if np.isfinite(energy) else float("nan")
+    chance = energy_on_mask(np.ones(mask.shape) if flat is None else flat, mask)
+    return {"energy": energy, "chance": chance, "pointing": pointing}
 
 
 class _Descriptor(nn.Module):

@@ -119,15 +119,8 @@ def camera_pair_breakdown(a: EvalResult, b: EvalResult, cameras_a: CameraPairs, 
 
     Each query is ranked against the crops of one camera alone (`CameraPairs`, in the order of its result's queries).
     """
-    for result, cameras in ((a, cameras_a), (b, cameras_b)):
-        if len(cameras.ap) != len(result.pid):
-            raise InputError(
-                f"{FILE} is of {len(cameras.ap)} queries and the result beside it of {len(result.pid)}; expected both "
-                "of one evaluation: evaluate again"
-            )
+    _check_cameras(a, b, cameras_a, cameras_b)
     camids = cameras_a.gallery_camid
-    if not np.array_equal(camids, cameras_b.gallery_camid):
-        raise InputError(f"the two {FILE} are of other gallery cameras; expected the same gallery: evaluate again")
     aps = {"map_a": cameras_a.ap.ravel(), "map_b": cameras_b.ap[query_order(a, b)].ravel()}
     pairs = {"query_camid": np.repeat(a.camid, len(camids)), "gallery_camid": np.tile(camids, len(a.pid))}
     table = pd.DataFrame(pairs | aps).dropna()
@@ -136,10 +129,30 @@ def camera_pair_breakdown(a: EvalResult, b: EvalResult, cameras_a: CameraPairs, 
     return pd.concat([groups.size().rename("queries"), groups.mean()], axis=1).reset_index()
 
 
+def camera_matrices(
+    a: EvalResult, b: EvalResult, cameras_a: CameraPairs, cameras_b: CameraPairs, metric: str = "mAP"
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """One metric by camera of the query (rows) and of the match (columns): in `a`, in `b`, and b - a."""
+    _check_cameras(a, b, cameras_a, cameras_b)
+    before, now = cameras_a.matrix(metric), cameras_b.matrix(metric)
+    return before, now, now - before
+
+
 def average_precision(result: EvalResult) -> np.ndarray:
     """AP (Q,) as the mean takes it: 0 for a query without a match that counts, NaN for one that does not."""
     ap = np.where(result.first_match > 0, result.ap, 0.0)
     return np.where(counted_queries(result), ap, np.nan)
+
+
+def _check_cameras(a: EvalResult, b: EvalResult, cameras_a: CameraPairs, cameras_b: CameraPairs) -> None:
+    for result, cameras in ((a, cameras_a), (b, cameras_b)):
+        if len(cameras.ap) != len(result.pid):
+            raise InputError(
+                f"{FILE} is of {len(cameras.ap)} queries and the result beside it of {len(result.pid)}; expected both "
+                "of one evaluation: evaluate again"
+            )
+    if not np.array_equal(cameras_a.gallery_camid, cameras_b.gallery_camid):
+        raise InputError(f"the two {FILE} are of other gallery cameras; expected the same gallery: evaluate again")
 
 
 def _outcome(a: EvalResult, b: EvalResult) -> np.ndarray:

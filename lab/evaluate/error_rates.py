@@ -168,7 +168,27 @@ class Verification:
                 f"{file} holds no verification ({type(error).__name__}: {error}); expected an npz that an evaluation "
                 "wrote: evaluate again"
             ) from error
+        _check_stored(file, data)
         return cls(**{name: values.item() if values.ndim == 0 else values for name, values in data.items()})
+
+
+def _check_stored(file: Path, data: dict[str, np.ndarray]) -> None:
+    """Raise InputError unless all are numbers of the shapes that belong together."""
+    curve, levels = data["roc_threshold"].shape[:1], data["fpr_levels"].shape[:1]
+    cameras = tuple(data[name].size for name in ("query_camids", "gallery_camids"))
+    histograms = (*cameras, data["edges"].size - 1)
+    shapes = dict.fromkeys(("eer", "eer_threshold", "width", "true_pairs", "false_pairs"), ())
+    shapes |= dict.fromkeys(("roc_threshold", "roc_fpr", "roc_tpr"), curve or (0,))
+    shapes |= dict.fromkeys(("fpr_levels", "tpr_at_fpr", "thresholds"), levels or (0,))
+    shapes |= dict.fromkeys(("true", "false"), histograms) | {"edges": (histograms[-1] + 1,)}
+    shapes |= {"query_camids": cameras[:1], "gallery_camids": cameras[1:]}
+    for name, values in data.items():
+        if values.dtype.kind not in "iuf":
+            raise InputError(f"{file} holds {name} of type {values.dtype}; expected numbers: evaluate again")
+        if values.shape != shapes[name] or not values.size:
+            raise InputError(f"{file} holds {name} {values.shape}; expected {shapes[name]}: evaluate again")
+    if not data["true"].any() or not data["false"].any():
+        raise InputError(f"{file} holds histograms without a pair of one kind; expected both: evaluate again")
 
 
 def equal_error(threshold: np.ndarray, fpr: np.ndarray, tpr: np.ndarray) -> tuple[float, float]:

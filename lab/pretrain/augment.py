@@ -45,9 +45,9 @@ class Recipe:
 RECIPES = {
     "luperson": Recipe(),  # the released choice, called ori-cj+sre there
     "luperson-erase": Recipe(erase=0.0),
-    # A person's crop is half as wide as high, so the published boxes, about as wide as high, show a half at most, and
-    # two views of one crop often share nothing but the place. Hundreds of millions of views get over it; a small run
-    # learns people sooner from views that show most of the person, in the proportions of fine-tuning.
+    # A person's crop is half as wide as high, so the published boxes, about as wide as high, show two thirds of its
+    # height at most and mostly less than half, and two views of one crop often share little but the place. A small run
+    # finds people sooner from views that show most of the person, in the proportions of fine-tuning.
     "whole": Recipe(crop_area=(0.4, 1.0), crop_aspect=(3 / 8, 2 / 3)),
     "moco": Recipe(color_jitter=0.8, erase=0.0),  # MoCo v2's own list
     "moco+erase": Recipe(color_jitter=0.8),

@@ -48,6 +48,33 @@ def means_text(table: pd.DataFrame) -> str:
     return _text(wide.loc[table["run"].unique(), list(METRICS)])
 
 
+def means_table(comparison: Comparison) -> pd.DataFrame:
+    """Means of two runs with their intervals in per cent, and what the paired test says, as text, a row per metric.
+
+    Columns: metric, A, B, difference (B - A in points; with an interval where it is tested), p.
+    """
+    a, b = (rows.set_index("metric") for _, rows in comparison.table.groupby("run", sort=False))
+    tested = {pair.metric: pair for pair in comparison.pairs}
+    rows = []
+    for metric in METRICS:
+        pair = tested.get(metric)
+        row = {"metric": metric} | {
+            name: _with_interval(*side.loc[metric, ["mean", "low", "high"]]) for name, side in (("A", a), ("B", b))
+        }
+        bounds = (np.nan, np.nan) if pair is None else (pair.low, pair.high)
+        row["difference"] = _with_interval(b.loc[metric, "mean"] - a.loc[metric, "mean"], *bounds, sign="+")
+        row["p"] = "not tested" if pair is None else p_text(pair.p_value)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def p_text(p: float) -> str:
+    """A p-value as it is read."""
+    if np.isnan(p):
+        return "-"
+    return f"{p:.4f}" if p >= 5e-5 else "< 0.0001"
+
+
 def pairs_text(comparison: Comparison) -> str:
     """One line per pair: the difference and p for each tested metric; p is Holm's where several pairs were tested."""
     rows = {}

@@ -8,6 +8,7 @@ also a cross.
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
@@ -20,11 +21,26 @@ from lab.show.images import ImageLoader, file_name, read_picture
 from lab.show.tables import describe_query
 
 RIGHT, WRONG, QUERY, JUNK = "#009E73", "#D55E00", "#0072B2", "#8C8C8C"  # Okabe and Ito, 2008
-TICK, CROSS = "\u2713", "\u2717"
+TICK, CROSS, REMOVED = "\u2713", "\u2717", "\u2298"
+LEFT_OUT = "same person and camera: left out"
+SIGNS = {"right": (RIGHT, TICK), "wrong": (WRONG, CROSS), "same camera": (JUNK, REMOVED), "": (QUERY, "")}
 
 TILE_HEIGHT = 2.0  # of a tile, in tile widths: a person's crop
 STEP = 1.13  # from one tile to the next
 INCHES = 0.8  # a tile's width: small, so that the words below it are large on a projector
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One crop of a rank list: where it stands (0: the protocol removes it), what it is ("right", "wrong", "same camera", "").
+
+    `words` are the lines below it.
+    """
+
+    path: str
+    rank: int
+    kind: str
+    words: str
 
 
 def rank_list_figure(
@@ -40,27 +56,73 @@ def rank_list_figure(
     Under each crop its distance, pid and camera. `load_image(path)` gives (H, W, 3) uint8, or None for a grey tile.
     The same person by the query's own camera is not in the list, as the protocol wants.
     """
-    shown = np.flatnonzero(result.index[query] >= 0)[:top_k]
-    columns = max(1, min(columns, len(shown)))
-    rows = max(1, -(-len(shown) // columns))
+    path = str(result.path[query])
+    entries = stored_entries(result, query, top_k)
+    known = result.gallery_path is not None
+    return ranked_sheet(
+        load_image(path),
+        f"pid {result.pid[query]}\ncam {result.camid[query]}",
+        entries,
+        load_image if known else lambda path: None,
+        title or file_name(path),
+        describe_list(result, query, len(entries)),
+        columns,
+    )
+
+
+def ranked_sheet(
+    query: np.ndarray | None,
+    query_words: str,
+    entries: Sequence[Entry],
+    load_image: ImageLoader = read_picture,
+    title: str = "",
+    subtitle: str = "",
+    columns: int = 10,
+) -> Figure:
+    """A query (H, W, 3) uint8 in its own frame, then the crops that were found for it, `columns` in a row."""
+    columns = max(1, min(columns, len(entries)))
+    rows = max(1, -(-len(entries) // columns))
     top, row_height = 1.05, TILE_HEIGHT + 1.0
     figure, axes = _sheet(max(1.5 + STEP * columns, 8.3), top + rows * row_height)
-    path = str(result.path[query])
-    _write(axes, 0, 0, title or file_name(path), 12.5, weight="bold")
-    _write(axes, 0, 0.34, f"{describe_query(result, query)} · {file_name(path)}", 10.5)
-    _tile(axes, 0, top, load_image(path), path, QUERY)
+    _write(axes, 0, 0, title, 12.5, weight="bold")
+    _write(axes, 0, 0.34, subtitle, 10.5)
+    _tile(axes, 0, top, query, "", QUERY)
     _write(axes, 0.5, top - 0.04, "query", 11, QUERY, "center", "bottom", "bold")
-    _write(axes, 0.5, top + TILE_HEIGHT + 0.07, f"pid {result.pid[query]}\ncam {result.camid[query]}", 9.5, ha="center")
-    for place, position in enumerate(shown):
+    _write(axes, 0.5, top + TILE_HEIGHT + 0.07, query_words, 9.5, ha="center")
+    for place, entry in enumerate(entries):
         row, column = divmod(place, columns)
-        _ranked_tile(axes, 1.5 + STEP * column, top + row * row_height, result, query, position, load_image)
-    if not len(shown):
+        _ranked_tile(axes, 1.5 + STEP * column, top + row * row_height, entry, load_image)
+    if not len(entries):
         _write(axes, 1.5, 1.9, "no gallery crop is left for this query", 10.5)
-    legend = (
-        f"nearest first    {TICK} same person, other camera    {CROSS} other person    same person and camera: left out"
-    )
-    _write(axes, 0, top + rows * row_height - 0.26, legend, 9.5, "#444444")
+    _write(axes, 0, top + rows * row_height - 0.26, legend_of(entries), 9.5, "#444444")
     return figure
+
+
+def stored_entries(result: EvalResult, query: int, top_k: int = 10) -> list[Entry]:
+    """The first entries of a stored rank list, ready to be drawn."""
+    return [_entry(result, query, place) for place in np.flatnonzero(result.index[query] >= 0)[:top_k]]
+
+
+def describe_list(result: EvalResult, query: int, shown: int) -> str:
+    """One line above a rank list of which `shown` entries can be seen: AP, first and next right one, the file."""
+    later = next_right(result, query, shown)
+    parts = describe_query(result, query), f"next right one at rank {later}" if later else ""
+    return " · ".join([part for part in parts if part] + [file_name(str(result.path[query]))])
+
+
+def legend_of(entries: Sequence[Entry]) -> str:
+    """What the symbols of these entries mean."""
+    kinds = {entry.kind for entry in entries}
+    if not kinds - {""}:
+        return "nearest first"
+    removed = f"{REMOVED} same person and camera: not counted" if "same camera" in kinds else LEFT_OUT
+    return "    ".join(["nearest first", f"{TICK} same person, other camera", f"{CROSS} other person", removed])
+
+
+def next_right(result: EvalResult, query: int, shown: int) -> int:
+    """The rank of the first right crop after the first `shown`, as far as the stored list goes; 0 if it holds none."""
+    later = np.flatnonzero(result.match[query][shown:])
+    return shown + int(later[0]) + 1 if len(later) else 0
 
 
 def contact_sheet(
@@ -70,12 +132,13 @@ def contact_sheet(
     title: str = "",
     row_titles: Sequence[str] | None = None,
 ) -> Figure:
-    """Crops side by side, `columns` in a row, each with a title above it; None is a grey tile.
+    """Crops side by side, `columns` in a row, each with a title of some lines above it; None is a grey tile.
 
     `row_titles` stand to the left of the rows, for instance the camera of each.
     """
     titles = list(titles) if titles is not None else [""] * len(images)
     row_height = TILE_HEIGHT + (0.36 if any(titles) else 0.13)
+    row_height += 0.19 * max([name.count("\n") for name in titles], default=0)
     rows = -(-len(images) // columns)
     left, top = (1.1 if row_titles else 0), (0.45 if title else 0)
     figure, axes = _sheet(left + STEP * min(columns, len(images)), top + rows * row_height)
@@ -87,6 +150,18 @@ def contact_sheet(
         _write(axes, left + STEP * column + 0.5, bottom - TILE_HEIGHT - 0.04, name, 9.5, ha="center", va="bottom")
     for row, name in enumerate(row_titles or ()):
         _write(axes, left - 0.1, top + (row + 1) * row_height - TILE_HEIGHT / 2, name, 10.5, ha="right", va="center")
+    return figure
+
+
+def card_sheet(images: Sequence[np.ndarray | None], words: Sequence[str], columns: int = 4) -> Figure:
+    """Crops with lines of words to the right of each, `columns` in a row, for what is too long to stand above them."""
+    width, height = 2.9, TILE_HEIGHT + 0.13
+    rows = max(1, -(-len(images) // columns))
+    figure, axes = _sheet(width * min(columns, max(1, len(images))), rows * height)
+    for place, (image, text) in enumerate(zip(images, words, strict=True)):
+        row, column = divmod(place, columns)
+        _tile(axes, column * width, row * height, image, "", None)
+        _write(axes, column * width + 1.08, row * height + 0.05, text, 10.5)
     return figure
 
 
@@ -167,19 +242,22 @@ def _tile(axes: Axes, x: float, y: float, image: np.ndarray | None, path: str, c
         axes.add_patch(Rectangle((x, y), 1, TILE_HEIGHT, fill=False, edgecolor=colour, linewidth=3.5))
 
 
-def _ranked_tile(
-    axes: Axes, x: float, y: float, result: EvalResult, query: int, position: int, load_image: ImageLoader
-) -> None:
-    entry, right = int(result.index[query][position]), bool(result.match[query][position])
-    colour, symbol = (RIGHT, TICK) if right else (WRONG, CROSS)
-    path = f"gallery #{entry}" if result.gallery_path is None else str(result.gallery_path[entry])
-    image = None if result.gallery_path is None else load_image(path)
-    _tile(axes, x, y, image, path, colour)
-    _write(axes, x + 0.5, y - 0.04, f"{position + 1} {symbol}", 11.5, colour, "center", "bottom", "bold")
-    lines = [f"{result.distance[query][position]:.3f}"]
+def _ranked_tile(axes: Axes, x: float, y: float, entry: Entry, load_image: ImageLoader) -> None:
+    colour, symbol = SIGNS[entry.kind]
+    _tile(axes, x, y, load_image(entry.path), entry.path, colour)
+    number = f"{entry.rank} {symbol}".strip() if entry.rank else symbol
+    _write(axes, x + 0.5, y - 0.04, number, 11.5, colour, "center", "bottom", "bold")
+    _write(axes, x + 0.5, y + TILE_HEIGHT + 0.07, entry.words, 9.5, ha="center")
+
+
+def _entry(result: EvalResult, query: int, place: int) -> Entry:
+    """The entry at a place (0 = nearest) of a stored rank list."""
+    crop, kind = int(result.index[query][place]), "right" if result.match[query][place] else "wrong"
+    words = f"{result.distance[query][place]:.3f}"
     if result.gallery_pid is not None:
-        lines += [f"pid {result.gallery_pid[entry]}", f"cam {result.gallery_camid[entry]}"]
-    _write(axes, x + 0.5, y + TILE_HEIGHT + 0.07, "\n".join(lines), 9.5, ha="center")
+        words += f"\npid {result.gallery_pid[crop]}\ncam {result.gallery_camid[crop]}"
+    path = f"gallery #{crop}" if result.gallery_path is None else str(result.gallery_path[crop])
+    return Entry(path, int(place) + 1, kind, words)
 
 
 def _write(axes, x, y, text, size, colour="black", ha="left", va="top", weight="normal") -> None:

@@ -1,11 +1,12 @@
 """Find and read the picture behind a path in a result, with Pillow alone so that showing results needs no torch."""
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 MAX_PIXELS = 64_000_000  # a crop is small; what claims to be larger is not decoded
 MAX_HEIGHT = 512  # pixels that a figure can make use of
@@ -45,6 +46,19 @@ def read_picture(path: str, root: str | Path | None = None) -> np.ndarray | None
         return None
     image.thumbnail((2 * MAX_HEIGHT, MAX_HEIGHT))
     return np.array(image)
+
+
+def to_thumbnail(picture: np.ndarray | None, width: int = 96) -> bytes:
+    """A picture (H, W, 3) uint8 as a JPEG file of `width` x 2 `width` pixels, whole and on grey; None is a grey tile."""
+    tile = Image.new("RGB", (width, 2 * width), "#E6E6E6")
+    if picture is not None:
+        image = ImageOps.contain(Image.fromarray(picture), tile.size)
+        tile.paste(image, ((width - image.width) // 2, (2 * width - image.height) // 2))
+    else:
+        ImageDraw.Draw(tile).text((width / 2, width), "no image", fill="#555555", anchor="mm")
+    stream = io.BytesIO()
+    tile.save(stream, format="JPEG", quality=85)
+    return stream.getvalue()
 
 
 def file_name(path: str) -> str:

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from lab.evaluate.error_rates import Verification
 from lab.show.curves import LINE_COLOURS, LINE_SYMBOLS, finish, line_style
-from lab.show.figures import RIGHT, WRONG
+from lab.show.figures import QUERY, RIGHT, WRONG
 
 LEAST_FPR = 1e-5
 BARS = 100  # a histogram shows at most so many; more would be noise where true pairs are few
@@ -23,11 +23,13 @@ def distance_histogram_figure(
     title: str = "Distances of pairs",
     query_camid: int | None = None,
     gallery_camid: int | None = None,
+    threshold: float | None = None,
 ) -> go.Figure:
     """How far apart crops of the same person and of two persons lie, each as a share of its pairs.
 
     Where the two overlap, no threshold is right for all; the line stands at the one with equal errors over all cameras.
-    With camids it shows the pairs of one query camera, of one gallery camera, or of both.
+    With camids it shows the pairs of one query camera, of one gallery camera, or of both. A chosen `threshold` gets a
+    line of its own, with what it accepts to its left.
     """
     counts = verification.histogram(query_camid, gallery_camid)
     edges, counts = _coarser(verification.edges, counts)
@@ -47,24 +49,43 @@ def distance_histogram_figure(
             customdata=np.stack([edges[:-1], edges[1:]], axis=1),
             hovertemplate=f"%{{customdata[0]:.3f}} to %{{customdata[1]:.3f}}: %{{y:.2f}} %<extra>{name}</extra>",
         )
+    right = threshold is None or threshold <= verification.eer_threshold
     figure.add_vline(
         x=verification.eer_threshold,
         line={"color": "#000000", "dash": "dash", "width": 2},
         annotation_text=f"equal error rate {100 * verification.eer:.1f} %<br>at {verification.eer_threshold:.3f}",
-        annotation_position="top right",
-        annotation_align="left",
+        annotation_position="top right" if right else "top left",
+        annotation_align="left" if right else "right",
+        annotation_xshift=3 if right else -3,
         annotation_bgcolor="rgba(255, 255, 255, 0.8)",
     )
+    ends = [edges[0], edges[-1], verification.eer_threshold]
+    if threshold is not None:
+        ends.append(threshold)
+        figure.add_vline(
+            x=threshold,
+            line={"color": QUERY, "width": 3},
+            annotation_text=f"threshold {threshold:.3f}<br>\u2190 accepted",
+            annotation_position="top left" if right else "top right",
+            annotation_align="right" if right else "left",
+            annotation_xshift=-3 if right else 3,
+            annotation_bgcolor="rgba(255, 255, 255, 0.8)",
+        )
     figure.update_layout(barmode="overlay", bargap=0, legend={"orientation": "h", "y": 1, "yanchor": "bottom"})
-    figure.update_xaxes(
-        title="distance", range=[min(edges[0], verification.eer_threshold), max(edges[-1], verification.eer_threshold)]
-    )
+    figure.update_xaxes(title="distance", range=[min(ends), max(ends)])
     figure.update_yaxes(title="share of the pairs (%)")
     return finish(figure, title, 430)
 
 
-def roc_figure(verifications: Mapping[str, Verification], title: str = "ROC: same person or not?") -> go.Figure:
-    """How many true pairs are accepted for the false pairs that one is ready to accept; the mark is the equal error."""
+def roc_figure(
+    verifications: Mapping[str, Verification],
+    title: str = "ROC: same person or not?",
+    at: Mapping[str, float] | None = None,
+) -> go.Figure:
+    """How many true pairs are accepted for the false pairs that one is ready to accept; the mark is the equal error.
+
+    `at` gives some of the runs a threshold, which is marked by a ring on their curves.
+    """
     figure = go.Figure()
     for number, (name, found) in enumerate(verifications.items()):
         start = np.searchsorted(found.roc_fpr, LEAST_FPR, side="right") - 1  # the last point up to the axis' left end
@@ -91,6 +112,16 @@ def roc_figure(verifications: Mapping[str, Verification], title: str = "ROC: sam
             hovertemplate=f"equal error rate {100 * found.eer:.2f} %, distance {found.eer_threshold:.4f}"
             f"<extra>{name}</extra>",
         )
+    for name, threshold in (at or {}).items():
+        fpr, tpr = (float(rate) for rate in verifications[name].rates(threshold))
+        figure.add_scatter(
+            x=[100 * max(fpr, LEAST_FPR)],
+            y=[100 * tpr],
+            name=f"threshold {threshold:.3f} for {html.escape(str(name))}",
+            mode="markers",
+            marker={"symbol": "circle-open", "size": 17, "color": "#000000", "line": {"width": 3}},
+            hovertemplate=f"{100 * tpr:.1f} % for {100 * fpr:.3g} %<extra>threshold {threshold:.3f}</extra>",
+        )
     powers = np.arange(round(np.log10(LEAST_FPR)), 1) + 2
     figure.update_xaxes(
         title="pairs of two persons that are accepted (FPR)",
@@ -109,6 +140,14 @@ def camera_matrix_figure(matrix: pd.DataFrame, title: str = "mAP by camera") -> 
     Cells without a value are blank, such as a camera against itself.
     """
     colours = {"zmin": 0, "zmax": 100, "colorscale": ["#FFFFFF", LINE_COLOURS[5]]}  # light enough for black numbers
+    return camera_heatmap(100 * matrix, "%.1f", "%", colours, title)
+
+
+def camera_error_figure(matrix: pd.DataFrame, title: str = "Equal error rate by camera") -> go.Figure:
+    """Error rates in 0..1 by query camera (rows) and gallery camera (columns), in %: the darker, the more errors."""
+    values = matrix.to_numpy(np.float64)
+    largest = 100 * float(np.nanmax(values, initial=0.0)) if np.isfinite(values).any() else 0.0
+    colours = {"zmin": 0, "zmax": max(1.0, largest), "colorscale": ["#FFFFFF", "#F0A070"]}  # as a loss elsewhere
     return camera_heatmap(100 * matrix, "%.1f", "%", colours, title)
 
 

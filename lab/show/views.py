@@ -1,4 +1,4 @@
-"""What pre-training does to a crop: the steps of one view, and many views of a few crops.
+"""What training does to a crop: the steps of one view, many views of a few crops, and fine-tuning's milder changes.
 
 Legend: h x w pixels of a view, H x W those of a crop.
 """
@@ -10,8 +10,11 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 from torch import Tensor
 
+from lab.data.crops import resize
+from lab.finetune.augment import Augmentation
 from lab.pretrain.augment import Draws, Views, chances, crop_box, finish
 from lab.show.figures import QUERY, contact_sheet
 
@@ -101,6 +104,27 @@ def recipe_sheet(crop: np.ndarray, recipes: dict[str, Views], count: int = 8, se
     """A row per recipe: the same chance, made into `count` views of one crop (H, W, 3) uint8."""
     tiles = [_picture(views([crop], seed=seed + number)[0]) for views in recipes.values() for number in range(count)]
     return contact_sheet(tiles, columns=count, title=title, row_titles=list(recipes))
+
+
+def training_sheet(
+    crops: Sequence[np.ndarray],
+    augmentation: Augmentation,
+    size: tuple[int, int],
+    count: int = 9,
+    seed: int = 0,
+    title: str = "",
+    names: Sequence[str] = (),
+) -> Figure:
+    """A row per crop (H, W, 3) uint8: the crop as fine-tuning resizes it, then `count` random changes of it.
+
+    `size` is (height, width) of an image; changes follow from `seed`, crop and number alone.
+    """
+    tiles = []
+    for row, crop in enumerate(crops):
+        image = np.asarray(resize(Image.fromarray(crop), *size))
+        tiles += [image, *(augmentation(image, np.random.default_rng((seed, row, number))) for number in range(count))]
+    titles = ["before", *(f"image {number}" for number in range(1, count + 1))] + [""] * (len(tiles) - count - 1)
+    return contact_sheet(tiles, titles, columns=count + 1, title=title, row_titles=list(names) or None)
 
 
 def _note(probability: float, happened: bool, drawn: str = "") -> str:

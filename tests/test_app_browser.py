@@ -1,0 +1,138 @@
+"""The explorer in a real browser: choose, click a point, follow it to a rank list, open its URL again, save a table.
+
+Needs Playwright for Python and a Chromium (Debian's package `chromium`, or CHROMIUM=/path/to/it); skipped without them.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pandas as pd
+import pytest
+from app_pages import EXPLORER
+from make_demo import make_run
+
+from lab.data import load
+from lab.runs import Run
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install Debian's package chromium")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+PAGES = ("", "rank_lists", "attention", "compare", "distances", "embedding", "training", "search", "data")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, market) -> Path:
+    folder = tmp_path_factory.mktemp("browser")
+    dataset = load("market1501", market)
+    for name, noise in {"good": 0.6, "bad": 5.0}.items():
+        make_run(folder / name, dataset, noise)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    """The address of an explorer that runs on a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", str(EXPLORER), "--server.port", str(port)]
+    environment = os.environ | {"LAB_RUNS": str(folder), "LAB_DATA": ""}
+    root = EXPLORER.parents[1]  # where .streamlit/config.toml is
+    started = subprocess.Popen([*command, "--server.headless", "true"], env=environment, cwd=root)
+    address = f"http://localhost:{port}"
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{address}/_stcore/health", timeout=5)
+                break
+            except OSError:
+                assert started.poll() is None, "the server ended"
+                time.sleep(0.5)
+        yield address
+    finally:
+        started.terminate()
+        started.wait(30)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser):
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    context.set_default_timeout(90_000)
+    yield context.new_page()
+    context.close()
+
+
+def visit(page, address: str) -> None:
+    page.goto(address)
+    settle(page)
+
+
+def settle(page) -> None:
+    """Wait until the script has run and everything is on the page."""
+    page.wait_for_selector("h1")
+    page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget], [data-stale=true]')")
+    page.wait_for_timeout(700)
+
+
+def test_every_page_opens_without_a_message_of_failure(page, server):
+    for name in PAGES:
+        visit(page, f"{server}/{name}")
+        assert page.locator("[data-testid=stException]").count() == 0, name
+        assert page.locator("h1").first.inner_text()
+
+
+def test_point_leads_to_its_rank_list_whose_address_opens_the_same_view(page, server, folder):
+    visit(page, f"{server}/compare?run=good&run=bad")
+    page.locator(".js-plotly-plot .scatterlayer .trace .points path").first.click(force=True)
+    page.wait_for_url("**/rank_lists**")
+    settle(page)
+    chosen = parse_qs(urlsplit(page.url).query)
+    assert sorted(chosen["run"]) == ["bad", "good"]
+    query = int(chosen["query"][0].split(" ")[0])
+    assert 0 <= query < Run(folder / "good").result("market1501").num_query
+    before = [image.get_attribute("alt") for image in page.locator("img[alt^='Rank list']").all()]
+    assert len(before) == 2
+    address = page.url
+    page.goto("about:blank")
+    visit(page, address)
+    assert [image.get_attribute("alt") for image in page.locator("img[alt^='Rank list']").all()] == before
+
+
+def test_choice_is_in_the_address_and_the_table_can_be_saved(page, server, folder, tmp_path):
+    visit(page, f"{server}/rank_lists?run=bad")
+    page.get_by_role("button", name="arrow_forward").click()
+    settle(page)
+    query = int(parse_qs(urlsplit(page.url).query)["query"][0].split(" ")[0])
+    assert query == 1
+    with page.expect_download() as started:
+        page.get_by_role("button", name="CSV", exact=False).first.click()
+    started.value.save_as(tmp_path / "list.csv")
+    table = pd.read_csv(tmp_path / "list.csv")
+    result = Run(folder / "bad").result("market1501")
+    assert table["gallery index"].tolist() == result.index[1][result.index[1] >= 0].tolist()
+
+
+def test_server_answers_on_this_machine_only(server):
+    port = urlsplit(server).port
+    own = socket.gethostbyname(socket.gethostname())
+    if own.startswith("127."):
+        pytest.skip("this machine has no address but the local one")
+    with socket.socket() as outside:
+        outside.settimeout(5)
+        assert outside.connect_ex((own, port)) != 0
