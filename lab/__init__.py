@@ -21,8 +21,11 @@ Read the code in this order, each stage is one folder:
                    single-gallery-shot CMC (`single_shot`, `classic`), all pairs (`verification`, `error_rates`),
                    `camera_pairs`, an index (`approximate`), Grad-CAM (`attention`); the stage itself is `evaluate` with
                    `settings` and `stored`. Two runs: `compare`, `statistics`, `comparable`, `breakdown`, `domains`.
-                   `map_points` of embedding maps
-7. `lab.show`      `figures` with crops, `curves`, `pairs`, `comparison`, `matrix` and `tables` from results. What notebooks
+                   What the explorer asks: one query now (`search`), a threshold (`thresholds`), what each part adds to a
+                   distance (`parts`), points of an embedding map (`map_points`)
+7. `lab.show`      `figures` with crops, `curves`, `pairs`, `comparison`, `matrix` and `tables` from results. What the explorer
+                   draws besides: `overview`, `run_facts`, `rank_lists`, `pair_maps`, `two_runs`, `error_tables`,
+                   `embedding_map`, `data`, `images` and `uploads` of pictures. What notebooks
                    draw: `cameras`, `views`, `contrast`, `embedding`, `branches`, `losses`, `planning`, `precision`,
                    `circle`, `neighbours`, `gains`, `maps`, `uncertainty`, `published_tables`, `lines` and `bars` (with
                    `axes`); `live` for sliders

@@ -32,7 +32,7 @@ PAGES = ("", "rank_lists", "attention", "compare", "distances", "embedding", "tr
 def folder(tmp_path_factory, market) -> Path:
     folder = tmp_path_factory.mktemp("browser")
     dataset = load("market1501", market)
-    for name, noise in {"good": 0.6, "bad": 5.0}.items():
+    for name, noise in {"good": 0.6, "middle": 1.2, "bad": 5.0}.items():
         make_run(folder / name, dataset, noise)
     return folder
 
@@ -99,7 +99,7 @@ def test_every_page_opens_without_a_message_of_failure(page, server):
 
 def test_point_leads_to_its_rank_list_whose_address_opens_the_same_view(page, server, folder):
     visit(page, f"{server}/compare?run=good&run=bad")
-    page.locator(".js-plotly-plot .scatterlayer .trace .points path").first.click(force=True)
+    page.locator(".js-plotly-plot .scatterlayer .trace .points path").last.click(force=True)
     page.wait_for_url("**/rank_lists**")
     settle(page)
     chosen = parse_qs(urlsplit(page.url).query)

@@ -22,7 +22,7 @@ FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
 PAGES = [*NOTEBOOKS, *sorted(FOLDER.glob("*.md"))]
 SMALL = SyntheticConfig(
-    num_train_ids=80, num_test_ids=30, num_distractors=40, num_junk=10, num_unlabeled=300, people_unlabeled=60
+    num_train_ids=80, num_test_ids=30, num_distractors=40, num_junk=10, num_unlabeled=320, people_unlabeled=60
 )
 PARAMETERS = 'SIZE = "tiny"', 'FOLDER = "../demo"', "ROOT = None"
 

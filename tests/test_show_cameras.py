@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lab.errors import InputError
-from lab.show.cameras import boxes_figure, curve_figure, distances_figure, ground_truth_figure, sensor_figure
+from lab.show.cameras import boxes_figure, distances_figure, ground_truth_figure, sensor_figure
 from lab.show.figures import CROSS, RIGHT, TICK, WRONG
 
 
@@ -62,10 +62,3 @@ def test_distances_are_shares_with_their_medians():
     assert [axes.lines[0].get_xdata()[0] for axes in (near, far)] == pytest.approx([0.1, 0.75])
     assert near.texts[0].get_text() == "near: 3 pairs, median 0.100"
     assert near.get_xlim() == far.get_xlim()
-
-
-def test_curves_differ_in_dash():
-    axes = curve_figure([1, 2], {"a": [3, 4], "b": [5, 6]}, "width (pixels)", "crops").axes[0]
-    assert [list(line.get_ydata()) for line in axes.lines] == [[3, 4], [5, 6]]
-    assert len({line.get_linestyle() for line in axes.lines}) == 2
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("width (pixels)", "crops")

@@ -128,16 +128,3 @@ def test_queue_shows_a_key_that_equals_the_one_before_as_old():
     assert all(
         to_hex(patch.get_facecolor()).upper() == contrast.EMPTY for patch in contrast.queue_figure(same).axes[0].patches
     )
-
-
-def test_lines_differ_in_colour_and_dash():
-    lines = {"a": ([1, 2], [3, 4]), "b": ([1, 2], [5, 6])}
-    axes = contrast.lines_figure(lines, "t", "step", "loss", level=("chance", 4.5), marks={"full": 2}).axes[0]
-    first, second, level, mark = axes.lines
-    assert list(first.get_ydata()) == [3, 4]
-    assert first.get_color() != second.get_color()
-    assert first.get_linestyle() != second.get_linestyle()
-    assert list(level.get_ydata()) == [4.5, 4.5]
-    assert list(mark.get_xdata()) == [2, 2]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b", "chance"]
-    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title(loc="left")) == ("step", "loss", "t")

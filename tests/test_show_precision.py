@@ -102,39 +102,3 @@ def test_difference_of_the_two_aps_leaves_out_queries_without_a_match():
     np.testing.assert_allclose(left.get_lines()[0].get_xydata(), [[100, 0], [50, -25]])
     assert right.get_legend().get_texts()[0].get_text() == "mean -12.50"
     assert sum(bar.get_width() for bar in right.patches) == 2
-
-
-def test_circle_keeps_the_angle_to_the_query_and_labels_apart():
-    cosines = [0.5, -1.0, 0.5, 0.5]
-    (axes,) = precision.circle_figure(cosines, ["a", "b", "c", "d"]).axes
-    points = [one.get_xydata()[0] for one in axes.get_lines() if one.get_marker() == "o"]
-    np.testing.assert_allclose([x for x, _ in points], cosines, atol=1e-12)
-    chord = line(axes, "chord")
-    assert np.square(chord[1] - chord[0]).sum() == pytest.approx(2 * (1 - -1.0))  # |q - g|^2 = 2 (1 - cos)
-    places = [text.get_position() for text in axes.texts if text.get_text() in "abcd"]
-    distances = [np.hypot(*np.subtract(a, b)) for i, a in enumerate(places) for b in places[:i]]
-    assert min(distances) > 0.15
-
-
-def test_memory_against_the_budget():
-    (axes,) = precision.memory_figure({"small": 0.0005, "fits": 0.2, "large": 3.83, "huge": 4000}, 0.25).axes
-    assert [bar.get_width() for bar in axes.patches] == [0.0005, 0.2, 3.83, 4000]
-    assert [bar.get_hatch() or "" for bar in axes.patches] == ["", "", "//", "//"]
-    assert [text.strip() for text in texts(axes)] == ["0.5 MB", "0.2 GB", "3.83 GB", "4,000 GB", "budget 0.25 GB"]
-    assert axes.get_xscale() == "log"
-
-
-def test_bars_say_what_they_differ_by():
-    (axes,) = precision.bars_figure({"rules": 40.0, "without": 55.5, "other": 38}, title="mAP").axes
-    assert texts(axes) == ["40.0", "55.5 (+15.5)", "38.0 (-2.0)"]
-    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["rules", "without", "other"]
-
-
-def test_lines_differ_in_colour_and_marker():
-    (axes,) = precision.lines_figure({"a": ([1, 2], [3, 4]), "b": ([1], [0])}, "x", "y", zero=True).axes
-    a, b, zero = axes.get_lines()
-    np.testing.assert_array_equal(a.get_xydata(), [[1, 3], [2, 4]])
-    assert a.get_color() != b.get_color()
-    assert a.get_marker() != b.get_marker()
-    assert set(zero.get_ydata()) == {0}
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("x", "y")

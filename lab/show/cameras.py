@@ -13,11 +13,10 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import PercentFormatter
 
 from lab.errors import InputError
-from lab.show.curves import LINE_COLOURS, LINE_DASHES
+from lab.show.curves import LINE_COLOURS
 from lab.show.figures import CROSS, QUERY, RIGHT, TICK, WRONG
 
 PART_STYLES = {"head": (QUERY, "-"), "torso": ("#E69F00", "--"), "legs": ("#CC79A7", ":")}
-DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 CHANNELS = (("red", WRONG, "-"), ("green", RIGHT, "--"), ("blue", QUERY, ":"))
 HATCHES = ("", "//", "xx", "..")
 BINS = 40
@@ -134,24 +133,4 @@ def distances_figure(groups: Mapping[str, np.ndarray], title: str = "", label: s
         axes.spines[["top", "right"]].set_visible(False)
     figure.supylabel("share of the pairs", fontsize=11)
     panels[-1].set_xlabel(label, fontsize=11)
-    return figure
-
-
-def curve_figure(
-    x: Sequence[float], curves: Mapping[str, Sequence[float]], xlabel: str, ylabel: str, title: str = ""
-) -> Figure:
-    """Some curves over one axis, told apart by colour and dash."""
-    figure = Figure(figsize=(9.6, 3.4), dpi=100, layout="constrained")
-    axes = figure.subplots()
-    for number, (name, values) in enumerate(curves.items()):
-        dash = DASHES[LINE_DASHES[number % len(LINE_DASHES)]]
-        axes.plot(x, values, dash, color=LINE_COLOURS[number % len(LINE_COLOURS)], label=name, linewidth=2.2)
-    axes.set_title(title, loc="left", fontsize=12.5, fontweight="bold", parse_math=False)
-    axes.set_xlabel(xlabel, fontsize=11)
-    axes.set_ylabel(ylabel, fontsize=11)
-    axes.set_ylim(bottom=0)
-    axes.grid(color="#DDDDDD")
-    axes.tick_params(labelsize=10)
-    if len(curves) > 1:
-        axes.legend(fontsize=10.5)
     return figure

@@ -11,13 +11,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 
-from lab.show.curves import LINE_COLOURS
 from lab.show.figures import JUNK, QUERY
 
 MANY = 40  # keys that are drawn one by one
-DASHES = ("-", "--", "-.", ":")
 EMPTY, FRAME, OWN = "#E6E6E6", "#D55E00", "#E69F00"
 
 
@@ -140,40 +137,6 @@ def queue_figure(states: Sequence[QueueState], title: str = "The queue, step by 
                       fontweight="bold" if new else "normal", parse_math=False)  # fmt: skip
         axes.text(state.pointer + 0.5, row + 0.78, "▲ next", ha="center", va="center", fontsize=10.5, color="#A63C00")
         before = list(state.contents)
-    return figure
-
-
-def lines_figure(
-    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    title: str,
-    x: str,
-    y: str,
-    level: tuple[str, float] | None = None,
-    marks: Mapping[str, float] | None = None,
-) -> Figure:
-    """Curves over a common axis, told apart by colour and dash: name -> (x values, y values).
-
-    `level` is a name and a height at which a grey line runs through, such as chance; `marks` are names at places on the
-    x axis, each with a vertical line.
-    """
-    figure = Figure(figsize=(9.6, 3.8), dpi=100, layout="constrained", facecolor="white")
-    axes = figure.subplots()
-    for number, (name, (places, values)) in enumerate(lines.items()):
-        axes.plot(places, values, DASHES[number % len(DASHES)], color=LINE_COLOURS[number % len(LINE_COLOURS)],
-                  linewidth=2.5, label=name)  # fmt: skip
-    if level:
-        axes.axhline(level[1], color=JUNK, linewidth=2, linestyle=(0, (6, 3)), label=level[0], zorder=1)
-    for name, place in (marks or {}).items():
-        axes.axvline(place, color="black", linewidth=1.8, linestyle=":", zorder=2)
-        axes.text(place, 1.01, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=10.5)
-    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", pad=20 if marks else 8, parse_math=False)
-    axes.set_xlabel(x, fontsize=11.5)
-    axes.set_ylabel(y, fontsize=11.5)
-    axes.tick_params(labelsize=10.5)
-    axes.grid(color="#DDDDDD", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    axes.legend(fontsize=11)
     return figure
 
 

@@ -34,17 +34,19 @@ data, picture = demo.data, demo.picture  # picture: path -> RGB (H, W, 3) uint8
 # %% [markdown]
 # ## 1 · The task
 #
-# A person walks past camera 1. Later somebody walks past camera 4. **Is it the same person?** That is person *re-identification* (re-ID). Faces are too small to help; what remains is clothes, build, bags and gait, seen in other light, from another side, through another sensor.
+# A person walks past camera 1. Later somebody walks past camera 4. **Is it the same person?** That is person *re-identification* (re-ID). Faces are too small to help; what remains is clothes, build, bags and posture, seen in other light, from another side, through another sensor.
 #
 # It is posed as a search:
 #
 # * a **query** is one crop of a person, cut out by a detector;
 # * the **gallery** is a heap of crops from all cameras;
-# * a model turns each crop into a **feature** (a vector of unit length), and the gallery is sorted by its distance to the query. The sorted gallery is the **rank list**.
+# * a model turns each crop into a **feature** (a vector of unit length), and the gallery is sorted by its distance to the query. The sorted gallery is the **rank list**. The distance is $1 - \cos$ of the angle between two features: 0 for the same direction, 1 for a right angle. It stands under the crops of every rank list here (after re-ranking: the new distance).
 #
 # Each crop has a **pid** (which person) and a **camid** (which camera). Two rules make the search honest. The people of the test are *never* in training, so the model must learn what makes people differ, not who they are. And crops of the query's person from the query's *own* camera are left out of its rank list: finding the next video frame is no re-identification.
 #
 # The lab brings its own people, drawn by a program, so that everything runs at once and nobody's picture is used without asking. Their folder has the layout of Market-1501, the most used real data set.
+#
+# At `SIZE = "tiny"` the networks are ResNet-18 on crops of 64 x 32 pixels (height x width, as everywhere here), so that all of it runs on two CPU cores within minutes.
 
 # %%
 data.summary()
@@ -73,48 +75,49 @@ figures.contact_sheet(crops, columns=8, title="Six cameras, six places", row_tit
 
 # %% [markdown]
 # > **Quick question.** The gallery also holds crops with pid 0. Whose are they, and why keep them?
-# > <details><summary>Answer</summary>They are <i>distractors</i>: people who are nobody's match. A real camera network is full of them, and a search that only ever sees the right candidates looks better than it is. Crops with pid -1 (<i>junk</i>: bad boxes) are dropped when the data set is read.</details>
+# > <details><summary>Answer</summary>They are <i>distractors</i>, crops that are nobody's match: here passers-by whom no query shows, in Market-1501 false alarms of its detector. A real camera network is full of both, and a search that only ever sees the right candidates looks better than it is. Crops with pid -1 (<i>junk</i>: boxes that are neither right nor wrong) are dropped when the data set is read.</details>
 #
 # ## 2 · How a ranking is scored
 #
 # Take the rank list of one query and mark each entry right (same pid, other camera) or wrong.
 #
-# * **Rank-k**, read off the **CMC** curve: is at least one right crop among the first *k*? Averaged over the queries.
+# * **Rank-k**, read off the **CMC** curve (*cumulative matching characteristic*): is at least one right crop among the first *k*? Averaged over the queries.
 # * **AP**, average precision: walk down the list; at each right crop note the precision so far, $\frac{\text{right ones so far}}{\text{rank}}$; average these. With right crops at ranks $r_1 < \dots < r_m$
 #
 # $$\mathrm{AP} = \frac{1}{m}\sum_{i=1}^{m} \frac{i}{r_i}, \qquad \mathrm{INP} = \frac{m}{r_m}.$$
 #
-# AP asks for *all* right crops early, INP only how far down one must look until the *last* is found. Their means over the queries are **mAP** and **mINP**.
+# AP asks for *all* right crops early, INP (*inverse negative penalty*) only how far down one must look until the *last* is found. Their means over the queries are **mAP** and **mINP**.
 #
-# Let us do it by hand for one query of the colour-histogram ranking, a baseline that has learned nothing.
+# Let us do it by hand for one query of the colour-histogram ranking, a baseline that has learned nothing: it describes a crop by the shares of the colours in six horizontal stripes ([01](01_crops.ipynb) builds it). The result keeps the first 50 entries of every rank list, so we take a query whose right crops are all among these.
 
 # %%
 histogram = demo.result("baseline-histogram")
+same_person = histogram.gallery_pid == histogram.pid[:, None]  # (queries, gallery)
+right = same_person & (histogram.gallery_camid != histogram.camid[:, None])
 missed = np.flatnonzero(histogram.first_match > 1)  # queries whose first entry is wrong
-example = int(missed[np.argmax(histogram.ap[missed])])
+complete = missed[histogram.match[missed].sum(1) == right[missed].sum(1)]
+example = int(complete[np.argmax(histogram.ap[complete])])
 figures.rank_list_figure(histogram, example, 10, picture, "Colour histogram")
 
 # %% [markdown]
-# The rank list keeps the first 50 entries. To be complete, the sum needs every right crop; `m` counts them in the gallery, and those beyond rank 50 can only add a little.
+# The ranks of its right crops, the precision at each of them, and the mean of these:
 
 # %%
 ranks = 1 + np.flatnonzero(histogram.match[example])  # ranks of the right crops, 1 = nearest
-same = (histogram.gallery_pid == histogram.pid[example]) & (histogram.gallery_camid != histogram.camid[example])
-m = same.sum()
-found = sum(i / rank for i, rank in enumerate(ranks, start=1)) / m
-most = found + (m - len(ranks)) * (m / 51) / m  # if all others stood at rank 51
-print(f"right at ranks {ranks.tolist()}, {m} in the gallery: AP between {found:.3f} and {most:.3f}")
-print(f"AP in the result: {histogram.ap[example]:.3f}")
-assert found - 1e-6 <= histogram.ap[example] <= most + 1e-6
+m = right[example].sum()  # right crops in the gallery
+ap, inp = sum(i / rank for i, rank in enumerate(ranks, start=1)) / m, m / ranks[-1]
+print(f"{m} right crops, at ranks {ranks.tolist()}: AP {ap:.3f}, INP {inp:.3f}")
+print(f"in the result:  AP {histogram.ap[example]:.3f}, INP {histogram.inp[example]:.3f}")
+assert np.isclose(ap, histogram.ap[example]) and np.isclose(inp, histogram.inp[example])
 
 # %% [markdown]
 # The code that does this for all queries at once, and without the limit of 50, is [`lab/evaluate/metrics.py`](../lab/evaluate/metrics.py).
 #
 # ## 3 · Pre-training: learning without labels
 #
-# Labels are dear: somebody must watch the video and say who is who. Crops are free. LUPerson ([Fu et al., CVPR 2021](https://arxiv.org/abs/2012.03753), section 4) therefore first trains the network on 4 million crops **without labels**, with MoCo v2. The idea in three sentences. Take a crop and change it twice at random (cut, flip, blur, colours): two *views*. Ask the network to recognise that they belong together among thousands of views of other crops. To succeed it has to keep what stays (the person) and ignore what changed (light, position).
+# Labels are dear: somebody must watch the video and say who is who. Crops are free. LUPerson ([Fu et al., CVPR 2021](https://arxiv.org/abs/2012.03753), section 4) therefore first trains the network on 4 million crops **without labels**, with MoCo v2 (*momentum contrast*). The idea in three sentences. Take a crop and change it twice at random (cut out a box, mirror it, blur it, now and then make it grey, cover a piece): two *views*. Ask the network to recognise that they belong together among thousands of views of other crops. To succeed it has to keep what both views share (the person, but also the wall behind) and ignore what changed (position, sharpness, the covered piece).
 #
-# With $q$ and $k_+$ the features of the two views, and $k_1 \dots k_K$ those of other crops that wait in a *queue*:
+# With $q$ and $k_+$ the features of the two views, and $k_1 \dots k_K$ those of other crops that wait in a *queue*, and the *temperature* $\tau$, a constant (0.1 here) that stretches the similarities ([02](02_pretraining.ipynb) shows what it does):
 #
 # $$\mathcal{L} = -\log \frac{\exp(q \cdot k_+ / \tau)}{\exp(q \cdot k_+ / \tau) + \sum_{i=1}^{K} \exp(q \cdot k_i / \tau)}$$
 #
@@ -148,19 +151,19 @@ curves.loss_curves(short.log(), "Two minutes of pre-training") if short.checkpoi
 # What to look at:
 #
 # * **loss** against its chance line, and **accuracy**: how often the right view gets the highest score. In the very first steps both can look good for a bad reason: the queue is still filled with random vectors, which are easy to tell from anything. Only when it holds real keys do they mean something.
-# * the **retrieval probe**: from time to time the network ranks the test gallery as it is, without having seen a label. It is the curve that matters: a falling loss alone does not prove that *people* were learned. In a run as short as this it moves little, because *places* are learned first: what tells two crops apart most easily is the wall behind them, and the search wants the same person in front of another wall.
-# * the **spread** of the features: near 0 all crops get the same feature (*collapse*).
+# * the **retrieval probe**: from time to time the network ranks the test gallery as it is, without having seen a label. It says more than the loss, because a falling loss does not prove that *people* were learned. It is not the last word: in our own measurements short pre-trainings raised the probe, and most of them were still no better a start for fine-tuning than random weights ([table](../benchmarks/results/pretraining-recipe.md)). In a run as short as this it moves little, because *places* are learned first: what tells two crops apart most easily is the wall behind them, and the search wants the same person in front of another wall.
+# * the **spread** of the features (`feature_std` in the log): their standard deviation, scaled so that 1 is even in all directions. 0.2 to 1 is healthy, near 0 all crops get the same feature (*collapse*).
 #
-# Two minutes are nothing: LUPerson's run had 326,400 steps of 2,560 crops. So the lab also ships a small trunk (ResNet-18) that the same command made from many more synthetic people. Because they are drawn, it could cut them out and put them into another place for every view: then the wall tells nothing, and only the person is left to recognise (`lab pretrain --places`; [what that is worth](../benchmarks/results/pretraining-recipe.md)).
+# Two minutes are nothing: LUPerson's run had 326,400 steps of 2,560 crops. So the lab also ships a small **trunk** (a ResNet-18 without its classifier; what is put on top of it later are called *heads*) that the same command made from many more synthetic people. Because they are drawn, it could cut them out and put them into another place in four views of five: then the wall tells little, and the person is what is left to recognise (`lab pretrain --places`; [what that is worth](../benchmarks/results/pretraining-recipe.md)).
 #
 # ## 4 · Fine-tuning: what is pre-training worth?
 #
-# Now come labels. The trunk grows three branches with eight heads, the **MGN** model, which look at the whole person, at halves and at thirds; it learns to tell the training people apart ([`lab/finetune/mgn.py`](../lab/finetune/mgn.py)). The question of the paper's section 5.3: *how many labels does a good start save?* So the demo's fine-tunings are the same in everything but
+# Now come labels. The trunk grows three branches with eight heads, the **MGN** model, which look at the whole person, at halves and at thirds; it learns to tell the training people apart ([`lab/finetune/mgn.py`](../lab/finetune/mgn.py)). The question of the paper's small-scale experiment (section 5): *how many labels does a good start save?* The demo's fine-tunings differ in
 #
-# * where the trunk **starts**: from random weights (*scratch*), from the two minutes above (*pretrain-short*), or from the *shipped* trunk;
+# * where the trunk **starts**: from random weights (*scratch*), from the two minutes above (*short*: the run `pretrain-short`), or from the *shipped* trunk;
 # * how many of the training people have **labels**: 10 % or 100 %.
 #
-# Runs with the same labels also have the same number of steps: no start gets more training than another. Two of them are trained here if they are not there yet (half a minute each); the table shows all that there are. `lab demo` makes six.
+# A run is called by both, as `short-10`. Runs with the same labels have the same number of steps. (One thing differs besides: a pre-trained trunk is frozen for the first sixth of them, as [04](04_finetuning.ipynb) explains; random weights learn from the first step.) Two of them are trained here if they are not there yet (half a minute each); the table shows all that there are. `lab demo` makes six.
 
 # %%
 names = ["baseline-histogram", "scratch-10", "shipped-10"]
@@ -176,7 +179,9 @@ plain[["run", "initialised from", "identities used", *tables.METRICS]].round(1)
 curves.initialisation_figure(plain[plain["stage"] == "finetune"], "mAP after fine-tuning, by starting point")
 
 # %% [markdown]
-# Read it in this order. *Baselines*: what can be had without learning. *Within a group of bars*: what the start is worth. *Between the groups*: what labels are worth. The paper's finding on real data (section 5.3) is that the start matters most where labels are few, because a dozen people cannot teach a network what people look like; with many labels the gap narrows. Does your table agree?
+# Read it in this order. *Baselines*: what can be had without learning. *Within a group of bars*: what the start is worth. *Between the groups*: what labels are worth. Do not be surprised if `short` is no better than `scratch`, and both are below the colour histogram: a few dozen steps teach little. The shipped trunk is what a longer pre-training looks like, and it brings its skill along: without any label it finds about 45 % mAP ([03](03_what_did_it_learn.ipynb)), so that a dozen labelled people hardly add to it. [04](04_finetuning.ipynb) comes back to both.
+#
+# On real data, Market-1501 and DukeMTMC, the paper finds that the start matters most where labels are few (11.5 points of mAP at 10 % of the people, 3.6 at 90 % on Market-1501); on MSMT17 the gain is about as large at all fractions (1.8 to 2.7). Does your table agree with the one or the other?
 #
 # One run per bar is thin evidence: another seed moves each by a few points. Before you believe a difference, repeat it: `benchmarks/small_scale.py` runs several seeds.
 #
@@ -244,7 +249,7 @@ both.assign(gain=both["yes"] - both["no"]).round(1).rename(columns={"no": "mAP",
 # %% [markdown]
 # ## 7 · Where does it look?
 #
-# **Grad-CAM** asks which places of a layer's map would change the feature most. Here it explains a *similarity*: which parts of the query make its feature like that of its nearest gallery crop? Each MGN branch gives a map. Because the people are drawn, we know the truth: the white line is the person, and the share of the map inside it is a score that real data could not give.
+# **Grad-CAM** asks at which places of a layer's map those channels are active that would raise a *score*. Here the score is a *similarity*: which parts of the query make its feature like that of its nearest gallery crop? Each MGN branch gives a map: `b1` is the branch for the whole person, `b2` that for halves, `b3` that for thirds. Because the people are drawn, we know the truth: the white line is the person, and the share of the map inside it is a score that real data could not give.
 
 # %%
 from PIL import Image
@@ -266,7 +271,7 @@ mask, _ = truth.get(Path(path).name, (None, None))
 figures.attention_overlay(picture(path), maps, mask, title="Why is it like its nearest gallery crop?")
 
 # %% [markdown]
-# A map is coarse: in the demo the last layer has only 4 x 2 places, and the picture is drawn by interpolation between them. Read it as "about the torso", never as "this button". Of the map's energy a part lies on the person; a map that looks nowhere in particular would have as much there as the person has of the crop. [Notebook 07](07_attention.ipynb) measures it over many crops.
+# A map is coarse: in the demo the last layer has only 4 x 2 places, and the picture is drawn by interpolation between them. Read it as "about the torso", never as "this button". Add up the values of the map: the share of that sum that lies on the person is its score. A map that is the same everywhere scores the person's share of the crop. [Notebook 07](07_attention.ipynb) measures it over many crops.
 
 # %%
 if mask is not None:
@@ -281,18 +286,19 @@ if mask is not None:
 #
 # <details><summary>Answer</summary>
 #
-# At random the precision stays near the share of right crops in the list, so the AP is about that share, plus a little because the hits count themselves.
+# One might expect the share of right crops in the list, about 1 % here. The AP of chance is about twice that: precision is read off *at the hits*, where at least one crop is right, and among $n$ crops that adds about $(1 + 1/2 + \dots + 1/n)\,/\,n$. [Notebook 05](05_evaluation.ipynb) has the formula.
 #
 # ```python
 # rng = np.random.default_rng(0)
-# aps = []
+# aps, shares = [], []
 # for pid, camid in zip(data.query.pid, data.query.camid):
 #     removed = (data.gallery.pid == pid) & (data.gallery.camid == camid)
 #     right = rng.permutation((data.gallery.pid == pid)[~removed])
 #     ranks = 1 + np.flatnonzero(right)
 #     if len(ranks):
 #         aps.append(np.mean(np.arange(1, len(ranks) + 1) / ranks))
-# print(f"mAP of chance: {100 * np.mean(aps):.1f} %")
+#         shares.append(right.mean())
+# print(f"mAP of chance: {100 * np.mean(aps):.1f} %, share of right crops: {100 * np.mean(shares):.1f} %")
 # ```
 #
 # The untrained network and the colours must be compared with this, not with 0.

@@ -25,10 +25,13 @@ import torch
 from ipywidgets import FloatSlider
 from PIL import Image
 
+from lab.backbone import Embedder, load_trunk
 from lab.data.crops import resize, to_tensor
 from lab.data.splits import choose_subset
-from lab.demo import FINETUNED, Demo
+from lab.demo import FINETUNED, PRETRAINED, RELEASED, Demo
 from lab.evaluate.compare import intervals, paired
+from lab.evaluate.features import extract
+from lab.evaluate.metrics import evaluate_ranking
 from lab.finetune import losses
 from lab.finetune.augment import Augmentation
 from lab.finetune.mgn import HEAD_DIM, HEADS, MGN
@@ -41,6 +44,7 @@ from lab.show.branches import branches_figure
 from lab.show.live import explore, in_notebook
 from lab.show.losses import class_cosines_figure, margin_figure, mining_figure
 from lab.show.planning import schedule_figure
+from lab.weights import SHIPPED
 
 in_notebook()
 demo = Demo(FOLDER, SIZE, ROOT, UNLABELED)
@@ -61,11 +65,13 @@ assert not set(people.pid) & set(data.query.pid)
 #
 # The last line above looks like a mistake. The network will learn to tell the training people apart, and *none* of them is ever searched. What is the use of a classifier whose classes do not occur?
 #
-# The classifier is a pretext. For each training person it keeps a **class direction**: a vector $w_c$, and a crop counts as person $c$ if its feature $f$ points that way. To make this work for all of them at once, the layers below must turn clothes, bags and build into numbers and drop light and background. After training the directions are thrown away, and the feature stays. A new person points *somewhere between* the known directions. We only need that all crops of the new person point to the *same* somewhere.
+# The classifier is a pretext. For each training person it keeps a **class direction**: a vector $w_j$, and a crop counts as person $j$ if its feature $f$ points that way. To make this work for all of them at once, the layers below must turn clothes, bags and build into numbers and drop light and background. After training the directions are thrown away, and the feature stays. A new person points somewhere else. We only need that all crops of the new person point to the *same* place.
 #
 # So: **crops → classes → back to features**. Here are crops of two test people from different cameras, and how much each points the way of each training person, by the cosine
 #
-# $$\cos(f, w_c) = \frac{f \cdot w_c}{\lVert f\rVert\,\lVert w_c\rVert}.$$
+# $$\cos(f, w_j) = \frac{f \cdot w_j}{\lVert f\rVert\,\lVert w_j\rVert}.$$
+#
+# (The network has eight *heads*, section 4. We look at one, `b1`, which sees the whole person.)
 
 # %%
 def pixels(path):
@@ -107,7 +113,7 @@ print(f"mean cosine: {alike:.2f} between crops of one person, {unlike:.2f} betwe
 # %% [markdown]
 # Six crops are an illustration, not a result; the result is in section 9.
 #
-# > **Quick question.** At test time, could one not simply use the vector of cosines to all class directions, one row of the picture, as the descriptor?
+# > **Quick question.** At test time, could one not simply use the vector of cosines to all class directions, one row of the picture, as the **descriptor** (the vector that people are searched by)?
 # > <details><summary>Answer</summary>One could, but it keeps less. With C training people it has C numbers, and each is a fixed linear function of the (unit) feature. If C is smaller than the 256 numbers of a head, part of the feature is lost; if it is larger, nothing is gained. The published code and the lab use the feature itself.</details>
 #
 # ## 2 · Which crops meet in a batch
@@ -139,7 +145,7 @@ print(f"{triplets:,} triplets in a batch of {len(batch)}; {len(set(batch))} of i
 
 
 # %% [markdown]
-# Now the alternative: as many crops, drawn at random from the whole training set. How many of them have a positive at all? And for a given batch size, what do more people or more crops per person buy?
+# Now the alternative: as many crops, drawn at random, from these people and from the whole training set. How many of them have a positive at all? And for a given batch size, what do more people or more crops per person buy?
 
 # %%
 def with_positive(pid):
@@ -149,9 +155,10 @@ def with_positive(pid):
 
 
 rng = np.random.default_rng(0)
-found = [with_positive(rng.choice(data.train.pid, P * K, replace=False)) for _ in range(200)]
-assert with_positive(people.pid[batch]) == 1
-print(f"drawn at random, {100 * np.mean(found):.0f} % of the crops have a positive in the batch; by identity, 100 %")
+for split in (people, data.train):
+    found = [with_positive(rng.choice(split.pid, min(P * K, len(split)), replace=False)) for _ in range(200)]
+    print(f"at random from {split.num_ids} people: {100 * np.mean(found):.0f} % of the crops have a positive in the batch")
+assert with_positive(people.pid[batch]) == 1  # by identity all have
 
 # %%
 choices = [(P * K // k, k) for k in (1, 2, 4, 8, 16) if P * K // k >= 2]
@@ -160,7 +167,9 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# More people make the hardest negative harder; more crops per person make the hardest positive harder, as it may come from any camera. The published recipe takes P = 4 and K = 16. The tiny settings take more people and fewer crops, because a drawn person has a dozen crops in all. The rules of the published sampler, which decide who comes next:
+# From a dozen people nearly all crops of a batch have a positive by luck, from 120 about a quarter, and from Market-1501's 751 people (batches of 64) about one in ten. So the more people there are, the more a batch must be arranged.
+#
+# More people in a batch make the hardest negative harder; more crops per person make the hardest positive harder, as it may come from any camera. The published recipe takes P = 4 and K = 16. The tiny settings take more people and fewer crops, because a drawn person has a dozen crops in all. The rules of the published sampler, which decide who comes next:
 
 # %%
 print(inspect.getsource(IdentitySampler._cycle))
@@ -184,7 +193,7 @@ titles = ["resized", *map(str, range(1, 16))]
 figures.contact_sheet([original, *draws], titles, 8, "One crop, fifteen draws of augmentation")
 
 # %% [markdown]
-# **What is not there** matters as much. There is no colour jitter: the colour of a jacket is the best evidence that there is. (LUPerson found the same for pre-training: leaving colour jitter out and erasing more gained 1.3 points of mAP on CUHK03.) And nothing is zoomed: crops come from a detector and have one scale.
+# **What is not there** matters as much. There is no colour jitter: the colour of a jacket is the best evidence that there is. (LUPerson found the same for pre-training: leaving colour jitter out and adding random erasing gained 1.3 points of mAP on CUHK03.) And nothing is zoomed: a detector's box mostly holds the whole person.
 #
 # Two checks by hand. How often is something erased, and how dark is *black* for the network? It subtracts the mean pixel $\mu$ of LUPerson and divides by the deviation $\sigma$, so a black pixel arrives as $(0-\mu)/\sigma$. (Pre-training erases to the mean, which arrives as 0. The published fine-tuning does not; the lab follows it.)
 
@@ -206,7 +215,7 @@ assert abs((black > 0).mean() - config.erase) < 0.1
 # * branch **b2** at the whole, and at the upper and lower half;
 # * branch **b3** at the whole, and at three thirds.
 #
-# A ResNet is cut inside `layer3`. What lies before is shared; of what follows, each branch gets its own copy. Each branch ends in a **feature map**: a grid of places with a vector at each. The grid is cut into horizontal **stripes**, because people stand upright. Each whole and each stripe goes to a **head** of its own, which says 256 numbers. The map sizes below come from sending a crop through the network.
+# A ResNet is cut inside `layer3`. What lies before is shared; of what follows, each branch gets its own copy. Each branch ends in a **feature map**: a grid of places with a vector at each. Before it is cut, the map passes one more batch norm per branch, the **extra batch norm**. (The published recipe adds it unless the trunk comes from ImageNet with labels; here it is always there.) The grid is cut into horizontal **stripes**, because people stand upright. Each whole and each stripe goes to a **head** of its own, which says 256 numbers. The map sizes below come from sending a crop through the network.
 
 # %%
 one = pixels(new.path[0])[None]  # (1, 3, H, W)
@@ -241,7 +250,7 @@ for title, network in (("here", model), ("published", largest)):
 pd.DataFrame(rows).T.round(2).rename_axis("millions of parameters")
 
 # %% [markdown]
-# Most of the parameters are in the three branches. Both networks keep the last layers at full resolution (`last_stride` 1), which the published one does in all three branches.
+# Most of the parameters are in the three branches. In both, `layer4` does not halve its map (`last_stride` 1 instead of a ResNet's 2), so the final map has a sixteenth of the crop's rows and columns and not a thirty-second. The published code does so in all three branches; the MGN paper halves it in b1.
 #
 # ### Inside a head: pooling
 #
@@ -301,7 +310,7 @@ print(f"C = {len(weight)} training people; the first crop's cosine to its own di
 #
 # $$\ell_{\text{right}} = s\,[\,1+m-c\,]_+\,(c-(1-m)), \qquad \ell_{\text{wrong}} = s\,[\,c+m\,]_+\,(c-m).$$
 #
-# The right direction should be nearer than $1-m$ and a wrong one farther than $m$. The brackets $[\cdot]_+ = \max(0,\cdot)$ are weights: the farther from the goal, the larger, and no gradient flows through them.
+# The right cosine should be above $1-m$, a wrong one below $m$. The brackets $[\cdot]_+ = \max(0,\cdot)$ are weights: the farther from the goal, the larger, and no gradient flows through them.
 
 # %%
 s, m = config.scale, config.margin
@@ -313,17 +322,17 @@ logits = losses.circle_logits(cosine, labels, s, m)
 assert torch.allclose(by_hand, logits)
 
 # %% [markdown]
-# **From logits to a loss.** A softmax makes probabilities $q_c$ of the $C$ logits. Plain cross entropy would ask for $q=1$ on the right person; **label smoothing** asks for 0.9 and shares $\varepsilon = 0.1$ among the $C-1$ others, because a training set of few people invites overconfidence:
+# **From logits to a loss.** A softmax makes of the $C$ logits a probability $\pi_j$ for each person $j$. Plain cross entropy would ask for $\pi=1$ on the right one; **label smoothing** asks for 0.9 and shares $\varepsilon = 0.1$ among the $C-1$ others, because a training set of few people invites overconfidence:
 #
-# $$\mathcal{L}_{\text{cls}} = -(1-\varepsilon)\log q_{\text{right}} - \frac{\varepsilon}{C-1}\sum_{c\,\ne\,\text{right}}\log q_c .$$
+# $$\mathcal{L}_{\text{cls}} = -(1-\varepsilon)\log \pi_{\text{right}} - \frac{\varepsilon}{C-1}\sum_{j\,\ne\,\text{right}}\log \pi_j .$$
 
 # %%
 C, epsilon = len(weight), config.smoothing
 by_hand = []
 for row, label in zip(logits, labels):
-    log_q = row - row.exp().sum().log()
-    wrong = log_q.sum() - log_q[label]
-    by_hand.append(-(1 - epsilon) * log_q[label] - epsilon / (C - 1) * wrong)
+    log_pi = row - row.exp().sum().log()
+    wrong = log_pi.sum() - log_pi[label]
+    by_hand.append(-(1 - epsilon) * log_pi[label] - epsilon / (C - 1) * wrong)
 assert torch.isclose(torch.stack(by_hand).mean(), losses.smoothed_cross_entropy(logits, labels, epsilon))
 print("loss of each crop:", [round(float(value), 2) for value in by_hand])
 
@@ -378,7 +387,7 @@ print(f"and {log['loss_cls'].iloc[-1]:.2f} in the last")
 #
 # $$\mathcal{L}_{\text{tri}} = \frac1B\sum_a \log\!\Big(1+e^{\,d^+_a-\,d^-_a}\Big),\qquad d^+_a=\max_{\text{same person}} d(a,p),\quad d^-_a=\min_{\text{others}} d(a,n).$$
 #
-# Distances are Euclidean and features are *not* normalised. $\log(1+e^x)$ is the **soft margin**: it goes to 0 as the positive gets nearer than the negative, and never quite arrives.
+# $B$ is the number of crops in the batch, and $d$ the Euclidean distance of two features, which are *not* normalised. $\log(1+e^x)$ is the **soft margin**: it goes to 0 as the positive gets nearer than the negative, and never quite arrives.
 
 # %%
 distance = torch.stack([torch.stack([(one - other).norm() for other in feature]) for one in feature])
@@ -441,14 +450,17 @@ print(f"{len(terms)} terms, together {total:.3f}; {100 * accuracy:.0f} % of the 
 # * **warm-up**: meanwhile the learning rate rises in a line from a hundredth of its value. Then it stays, and from half of the run on falls along a cosine.
 #
 # $$\eta(t) = \begin{cases}\eta_{\max}\,(0.01 + 0.99\,t/t_w) & t < t_w \\ \eta_{\max} & t_w \le t \le t_f \\ \eta_{\text{end}} + (\eta_{\max}-\eta_{\text{end}})\,\tfrac12\big(1+\cos\pi\tfrac{t-t_f}{T-t_f}\big) & t > t_f\end{cases}$$
+#
+# $t$ is the step and $T$ their number, $t_w = T/6$ the end of the warm-up, $t_f = T/2$ the end of the flat part, $\eta_{\max} = 3.5 \cdot 10^{-4}$ and $\eta_{\text{end}} = 7.7 \cdot 10^{-7}$ (the tiny settings have a larger $\eta_{\max}$). By hand for every step of the published run:
 
 # %%
 published_steps = 60 * (12936 // 64)  # Market-1501: 12,936 training crops, batches of 64, 60 passes
 warm, flat = round(published.warmup * published_steps), round(published.flat * published_steps)
 rate = [learning_rate(step, published_steps, published) for step in range(published_steps)]
-middle = (flat + published_steps) // 2  # halfway down the cosine
-assert np.isclose(rate[0], 0.01 * 3.5e-4) and rate[warm] == rate[flat] == 3.5e-4
-assert np.isclose(rate[middle], 7.7e-7 + (3.5e-4 - 7.7e-7) / 2, rtol=1e-3)
+t, T, highest, end = np.arange(published_steps), published_steps, 3.5e-4, 7.7e-7
+falling = end + (highest - end) * (1 + np.cos(np.pi * (t - flat) / (T - flat))) / 2
+by_hand = np.where(t < warm, highest * (0.01 + 0.99 * t / warm), np.where(t <= flat, highest, falling))
+assert np.allclose(by_hand, rate, rtol=1e-6, atol=0)
 
 # %%
 steps = config.epochs * (config.steps_per_epoch or max(1, len(people) * config.repeat // sampler.batch_size))
@@ -485,7 +497,7 @@ curves.loss_curves(log, f"Fine-tuning {name}: {log['step'].iloc[-1]:,} steps")
 #
 # ## 9 · From scratch against pre-trained
 #
-# The experiment of the paper's section 5.3, its **small-scale** setting (a part of the identities; **few-shot** is a part of everybody's images), made small: three networks learn from the *same* 10 % of the training people, with the same steps, batches and augmentation (only freezing needs something to freeze). They differ in where the trunk starts: from random weights (`scratch`), from the short pre-training of notebook 02 (`short`), or from the trunk that comes with the lab, which was pre-trained for longer and with other places behind each person (`shipped`; [how and what it is worth](../benchmarks/results/pretraining-recipe.md)).
+# The paper's **small-scale** experiment (section 5; a part of the identities, where **few-shot** is a part of everybody's images), made small: three networks learn from the *same* 10 % of the training people, with the same steps, batches and augmentation (only freezing needs something to freeze). They differ in where the trunk starts: from random weights (`scratch`), from the short pre-training of notebook 02 (`short`), or from the trunk that comes with the lab, which was pre-trained for longer and with other places behind each person (`shipped`; [how and what it is worth](../benchmarks/results/pretraining-recipe.md)).
 
 # %%
 for run in ("scratch-10", "short-10", "shipped-10"):
@@ -506,7 +518,21 @@ for other in ("short-10", "shipped-10"):
     print(paired(demo.result("scratch-10"), demo.result(other), names=("scratch-10", other)).sentence())
 
 # %% [markdown]
-# Expect `shipped` to be far ahead and `short` not to be: a minute or two of pre-training on two CPU cores is worth nothing here, and on real crops with an equally small budget it did not help either ([measured, three seeds](../benchmarks/results/market1501-budget.md)). That agrees with what others report about pre-training that is too small. Now the paper's own table: MGN with a ResNet-50 on Market-1501, at 10 to 90 % of the training identities.
+# Expect `shipped` to be far ahead. Between `short` and `scratch` the test will hardly decide, and that is no proof that they are equal: on real crops, with a small budget too and at 10 % of the people, the pre-trained runs were *lower* than those from random weights ([three seeds](../benchmarks/results/market1501-budget.md)). A student project that pre-trained on Market-1501's own crops found the same: 31.4 % mAP at 10 % of the people, against 53.1 from ImageNet ([CMPE597](https://github.com/omerfarukcavass/CMPE597_DL_LUPerson)).
+#
+# And what did the *labels* do for `shipped-10`? Its trunk found people before it had seen any ([notebook 03](03_what_did_it_learn.ipynb)). Beside each other:
+
+# %%
+trunk, views = Embedder(config.depth), demo.config(PRETRAINED)  # searched at the size of its views, as in notebook 03
+load_trunk(trunk, SHIPPED if SIZE == "tiny" else RELEASED)
+parts = [extract(trunk, split, views.height, views.width) for split in (data.query, data.gallery)]
+before = evaluate_ranking(*parts)
+print(paired(before, demo.result(name), names=("the trunk without labels", name)).sentence())
+
+# %% [markdown]
+# At 10 % of the labels the lead of `shipped` is what its trunk knew already. It had seen ten thousand drawn people; that twelve more, with names, add anything in so few steps, the test does not show. From random weights *all* is learned here. (Real people are another matter: without labels nothing was published of LUPerson's trunk, and with labels the gains are in the next table.)
+#
+# So here is the paper's own table: MGN with a ResNet-50 on Market-1501, at 10 to 90 % of the training identities. *ImageNet sup.* are the usual weights, trained with ImageNet's labels; *unsup.* is MoCo without labels, on ImageNet or on LUPerson (*LUP*).
 
 # %%
 paper = published_results()
@@ -521,9 +547,9 @@ paper = paper.rename(columns={"pretraining": "initialised from"})
 curves.initialisation_figure(paper, "The paper: Market-1501 with few people, mAP")
 
 # %% [markdown]
-# **What may be compared?** *Within* the paper's table: same data, network, steps per column; only the initial weights differ. There the gain is largest where labels are fewest (11.5 points at 10 %, 3.6 at 90 %). *Within* our table likewise. **Not** across the two: drawn people against real ones, ResNet-18 at two thousand pixels against ResNet-50 at fifty thousand, some dozens of steps against thousands. Our 10 % bar being higher or lower than the paper's 10 % bar means nothing. What carries over is the question, and the direction of the answer.
+# **What may be compared?** *Within* a column of the paper's table: same data and steps. The initial weights differ, and with them two details: the "ImageNet sup." rows are fine-tuned *without* the extra batch norm and with ImageNet's pixel statistics. There the gain is largest where labels are fewest (11.5 points at 10 %, 3.6 at 90 %). *Within* our table likewise. **Not** across the two: drawn people against real ones, ResNet-18 at two thousand pixels against ResNet-50 at fifty thousand, some dozens of steps against thousands. Our 10 % bar being higher or lower than the paper's 10 % bar means nothing. What carries over is the question: what does a start save? The answers differ from start to start.
 #
-# Two more traps. In the paper, a column with fewer people also has fewer *steps* (an epoch is shorter: 1,080 steps at 10 % against 12,120 at 100 %), so columns differ in two things. And its "ImageNet sup." rows are fine-tuned *without* the extra batch norm that the others have.
+# One more trap. In the paper, a column with fewer people also has fewer *steps* (an epoch is shorter: 1,080 steps at 10 % against 12,120 at 100 %), so columns differ in two things.
 #
 # ## 10 · What one seed means
 #
@@ -539,7 +565,7 @@ print(f"scratch-10 here: {interval['mean']:.1f} % mAP,", end=" ")
 print(f"95 % interval over test people {interval['low']:.1f} to {interval['high']:.1f}")
 
 # %% [markdown]
-# From scratch, the seed alone moved mAP by almost ten points; from the shipped trunk by less than one. So one run from scratch says little, and a difference of three points between two *recipes* with one seed each says nothing. Yet the worst of the shipped runs is above the best from scratch, so *that* difference is no luck of the seed. Rule of thumb: at least three seeds, report the range, and test over people besides.
+# From scratch, the seed alone moved mAP by almost ten points; from the shipped trunk by less than one. So one run from scratch says little, and a difference of three points between two *recipes* from scratch with one seed each says nothing. Yet the worst of the three shipped runs is ten points above the best of three from scratch, so *that* difference is hardly luck of the seed. Rule of thumb: at least three seeds, report the range, and test over people besides.
 #
 # ## Exercises
 #
@@ -552,8 +578,6 @@ print(f"95 % interval over test people {interval['low']:.1f} to {interval['high'
 # ```python
 # from dataclasses import replace
 #
-# from lab.evaluate.metrics import evaluate_ranking
-#
 # run = demo.run(name)
 # query, gallery = (run.features(data.name, part) for part in ("query", "gallery"))
 # found = {}
@@ -564,10 +588,10 @@ print(f"95 % interval over test people {interval['low']:.1f} to {interval['high'
 # print(pd.Series(found).round(1).to_string())
 # ```
 #
-# Usually all together is best, and a lower stripe (legs and floor) alone is worst. Parts that are weak alone still help, because they fail on other queries.
+# In our runs all together is best, by up to two points over the best part. Which stripe is worst differs: the lower third in `shipped-10`, the upper third or the upper half from weaker starts.
 # </details>
 #
-# **2. The camera's pull, in the batch.** In the whole batch, how often does the hardest negative come from the *anchor's own camera*? Compare it with the share of such crops among all negatives.
+# **2. The camera's pull, in the batch.** In the whole batch, how often does the hardest negative come from the *anchor's own camera*? (Take head `b1`; `heads_of(people.path[batch], model)` gives the features.) Compare it with the share of such crops among all negatives.
 #
 # <details><summary>Answer</summary>
 #
@@ -594,12 +618,12 @@ print(f"95 % interval over test people {interval['low']:.1f} to {interval['high'
 # print("soft margin: slopes", [round(float(value), 3) for value in soft])
 # ```
 #
-# With a fixed margin an anchor that is content has slope exactly 0; with the soft margin every anchor keeps a slope between 0 and 1, small where it is content. The loss never falls asleep, and needs no margin to be chosen, but it also never stops pushing distances apart.
+# With a fixed margin an anchor has slope 1 until its negative is 0.3 farther than its positive, and 0 from then on; with the soft margin every anchor keeps a slope between 0 and 1, below 1/2 where it is content. The loss never falls asleep, and needs no margin to be chosen, but it also never stops pushing distances apart.
 # </details>
 #
 # ## Where next
 #
-# * The paper: [LUPerson, sections 5.1 to 5.3](https://arxiv.org/abs/2012.03753). MGN: Wang et al., *Learning Discriminative Features with Multiple Granularities*, ACM MM 2018.
+# * The paper: [LUPerson, section 5](https://arxiv.org/abs/2012.03753). MGN: Wang et al., *Learning Discriminative Features with Multiple Granularities*, ACM MM 2018.
 # * The code: [`mgn.py`](../lab/finetune/mgn.py), [`losses.py`](../lab/finetune/losses.py), [`sampler.py`](../lab/finetune/sampler.py), [`augment.py`](../lab/finetune/augment.py), and the loop that puts them together, [`train.py`](../lab/finetune/train.py). Recipes and speed: [docs/training.md](../docs/training.md).
 # * The explorer: `lab app demo/runs`, page *Training*: [localhost:8501/training](http://localhost:8501/training) shows the curves of all runs.
 # * Next: [05 · Evaluation](05_evaluation.ipynb), how the mAP in these tables comes about.

@@ -30,7 +30,9 @@ from lab.evaluate.compare import intervals
 from lab.evaluate.distance import Rows, tile_shape
 from lab.evaluate.metrics import count_matches, evaluate_ranking, hit_metrics
 from lab.evaluate.verification import verify
-from lab.show import curves, figures, pairs, precision
+from lab.show import bars, curves, figures, pairs, precision
+from lab.show.circle import circle_figure
+from lab.show.lines import lines_figure
 from lab.show.live import explore, in_notebook
 
 in_notebook()
@@ -50,6 +52,8 @@ print(f"lengths of the features: {np.linalg.norm(gallery.values, axis=1).round(4
 print(f"mAP {100 * result.mAP:.1f} %")
 
 # %% [markdown]
+# A result keeps for each query its `ap`, its `inp`, `first_match` (the rank of the first right crop, 0 for none) and the first 50 entries of its rank list: `index` (their places in the gallery, -1 where there are fewer), `distance`, and `match` (right or wrong).
+#
 # Everything below first happens to **one query**. We let the computer choose one that is neither easy nor hopeless, and whose right crops all stand early enough to be drawn.
 
 # %%
@@ -164,7 +168,7 @@ pd.DataFrame.from_dict(rows, orient="index").round(3)
 
 
 # %% [markdown]
-# For rank-1 *perfect* and *one is late* are the same; for INP *one is late* and *poor* are the same. AP tells all four apart, which is why it is the headline number. Move the hits yourself: which move changes AP most, one at the top of the list or one at its end?
+# For rank-1 *perfect* and *one is late* are the same; for INP *one is late* and *poor* are the same. AP tells all four apart. (It came with Market-1501, where a query has several right crops: Zheng et al., ICCV 2015.) Move the hits yourself: which move changes AP most, one at the top of the list or one at its end?
 
 # %%
 def draw(first, second, third):
@@ -186,7 +190,7 @@ for a, b in ((1, 2), (3, 4), (8, 9)):
     moving = np.arange(b + 1, 31)
     aps = [100 * hit_metrics(np.array([a, b, third]), np.zeros(3, int), 1)["ap"][0] for third in moving]
     lines[f"others at {a} and {b}"] = (moving, aps)
-precision.lines_figure(lines, "rank of the third right crop", "AP (%)", "What one late crop costs")
+lines_figure(lines, "rank of the third right crop", "AP (%)", "What one late crop costs")
 
 # %% [markdown]
 # > **Quick question.** A query has one right crop, at rank 4. What are its AP and INP? And which metric can you no longer tell from which?
@@ -211,14 +215,14 @@ curves.cmc_figure(results, title="CMC: how soon the first right crop comes")
 #
 # * **Rank-1** is where the curve starts. It is decided by the *easiest* right crop of each query, so it rises with the number of right crops: a query with ten chances is easily served.
 # * A CMC curve can only rise. One that is steep at the start has its first hits just behind wrong ones.
-# * **mAP** is at most as flattering as its hardest crops allow, **mINP** is nearly all about them. On real data rank-1 saturates first: on Market-1501 LUPerson's pre-training raised it from 95.1 to 96.4 %, and mAP from 87.5 to 91.0 %.
+# * Every right crop that comes late lowers **mAP**, the late ones least; **mINP** is decided by the latest one alone. On real data rank-1 saturates first: on Market-1501 LUPerson's pre-training raised it from 95.1 to 96.4 %, and mAP from 87.5 to 91.0 %.
 #
 # A mean hides a crowd. Below, the queries of each run are sorted by AP; the area under a line is its mAP.
 
 # %%
 shares = np.linspace(0, 1, 21)
 lines = {name: (100 * shares, 100 * np.nanquantile(results[name].ap, shares)) for name in names}
-precision.lines_figure(lines, "share of the queries (%), worst first", "AP (%)", "AP of all queries, sorted")
+lines_figure(lines, "share of the queries (%), worst first", "AP (%)", "AP of all queries, sorted")
 
 # %% [markdown]
 # **The level of chance.** What does a ranking at random get? If $m$ of $n$ entries are right, rank $r$ holds a right one with probability $m/n$, and then each of the $r-1$ entries before it is right with probability $\frac{m-1}{n-1}$. Put into AP's formula, with $H_n = 1 + \frac12 + \dots + \frac1n$:
@@ -243,7 +247,7 @@ print(f"mAP {100 * np.mean([t.mAP for t in tried]):.2f} %, the mean of 20 tries"
 # %% [markdown]
 # Compare baselines with this line, not with 0. It depends on the gallery: in Market-1501, with some fifteen right crops among sixteen thousand, it is about 0.15 %.
 #
-# **Which mean?** mAP gives each *query* one vote (a **micro** average). A person who was seen by six cameras has six votes, one who was seen by two has two. Giving each *person* one vote (a **macro** average) is just as sensible, only another number. Say which it is; in re-ID papers it is always the first.
+# **Which mean?** mAP gives each *query* one vote (a **micro** average). A person who was seen by six cameras has six votes, one who was seen by two has two. Giving each *person* one vote (a **macro** average) is just as sensible, only another number. Say which it is; the programs in the table of section 4 all take the first.
 
 # %%
 per_query = pd.DataFrame({"pid": result.pid, "camid": result.camid, "ap": 100 * result.ap})
@@ -257,7 +261,7 @@ print(f"one vote per camera: {per_query.groupby('camid')['ap'].mean().mean():.2f
 #
 # ## 4 · Two formulas, one name
 #
-# "AP" is the area under the curve of precision against recall, and there are two ways to draw that curve between its points. The **step** rule takes the precision *at* each hit, as above. The **trapezoid** rule takes the mean of the precision at the hit and *just before* it, where the wrong ones have piled up and the hit has not yet come:
+# "AP" is the area under the curve of precision against recall, and there are several ways to draw that curve between its points. Re-ID programs use two. The **step** rule takes the precision *at* each hit, as above. The **trapezoid** rule takes the mean of the precision at the hit and *just before* it, where the wrong ones have piled up and the hit has not yet come:
 #
 # $$\mathrm{AP}_\text{step} = \frac1m\sum_{i=1}^m \frac{i}{r_i}, \qquad
 # \mathrm{AP}_\text{trapezoid} = \frac1m\sum_{i=1}^m \frac12\left(\frac{i-1}{r_i-1} + \frac{i}{r_i}\right)$$
@@ -284,7 +288,7 @@ assert (other.ap[valid] <= result.ap[valid] + 1e-12).all()
 precision.two_ap_figure(result.ap, other.ap, "Two APs of the same rank lists, each dot a query")
 
 # %% [markdown]
-# The trapezoid is never larger. The gap vanishes at 100 % and at 0 %, and it is wide for single queries in between. A query whose only right crop stands at rank 2 has AP 50 % by one rule and 25 % by the other. Papers have claimed progress over smaller gaps.
+# The trapezoid is never larger. The gap vanishes at 100 % and at 0 %, and it is wide for single queries in between. A query whose only right crop stands at rank 2 has AP 50 % by one rule and 25 % by the other.
 #
 # | program | AP | a query without a right crop |
 # |---|---|---|
@@ -292,7 +296,21 @@ precision.two_ap_figure(result.ap, other.ap, "Two APs of the same rank lists, ea
 # | LUPerson's *pre-training* code (its probe during MoCo) | trapezoid | counts as 0 |
 # | the original MATLAB evaluation of Market-1501 | trapezoid | counts as 0 |
 #
-# All figures in LUPerson's README and tables are the step kind, and it is the lab's default; `lab evaluate --ap trapezoid` gives the other ([docs](../docs/evaluation.md)). On simulated galleries of 15,000 crops the step rule gives 1.1 points more at an mAP of 10 %, 1.3 at 38 %, 0.65 at 76 % and next to nothing at 99 %. With few right crops per query, as here, it is more:
+# All figures in LUPerson's README and tables are the step kind, and it is the lab's default; `lab evaluate --ap trapezoid` gives the other ([docs](../docs/evaluation.md)). How far do they differ in a gallery as large as Market-1501's? We draw 100 lists of 15,000 crops at random, of which 15 are right and score higher by a fixed margin, and count the ranks:
+
+# %%
+draws, simulated, whose = np.random.default_rng(0), {}, np.repeat(np.arange(100), 15)
+for margin in (1.2, 2, 3, 4, 5):  # in standard deviations of a score
+    wrong = np.sort(draws.standard_normal((100, 14_985)), axis=1)
+    own = -np.sort(-(margin + draws.standard_normal((100, 15))), axis=1)  # best first
+    closer = [14_985 - np.searchsorted(others, mine) for others, mine in zip(wrong, own)]
+    places = (np.array(closer) + np.arange(1, 16)).ravel()  # wrong ones and earlier hits stand before a hit
+    both = [100 * hit_metrics(places, whose, 100, kind)["ap"].mean() for kind in ("step", "trapezoid")]
+    simulated[margin] = {"step": both[0], "trapezoid": both[1], "difference": both[1] - both[0]}
+pd.DataFrame.from_dict(simulated, orient="index").rename_axis("margin").round(2)
+
+# %% [markdown]
+# Next to nothing at both ends, and about a point in between. With few right crops per query, as in our data, it is more:
 
 # %%
 gaps = {}
@@ -338,7 +356,7 @@ table.round(1)
 # %% [markdown]
 # Look at the colour histogram. It compares colours, and colours are mostly the place: without the rule it finds the same walk by the same camera again, and that looks like a re-ID model. The rule is what makes the task *re*-identification. Note what it does not do: *other people's* crops by the query's camera stay in the list. They are the hardest wrong ones, because they share the query's background.
 #
-# **Junk and distractors.** Two kinds of gallery crops that are nobody's match, treated in opposite ways. Market-1501 marks both in the file name, and the drawn people follow it.
+# **Junk and distractors.** Two kinds of gallery crops that are nobody's match, treated in opposite ways. Market-1501 marks both in the file name; the drawn people use the same two numbers.
 
 # %%
 junk = sorted(str(path) for path in (demo.root / "bounding_box_test").glob("-1_*"))[:8]
@@ -348,8 +366,8 @@ kinds = ["junk\npid -1", "distractor\npid 0"]
 figures.contact_sheet(crops_below, columns=8, title="Nobody's match", row_titles=kinds)
 
 # %% [markdown]
-# * **Junk** (pid -1) are bad boxes: half a person, a piece of wall. They are dropped when the data set is read; a ranking should neither be punished nor rewarded for them.
-# * **Distractors** (pid 0) are good crops of people whom no query shows. They stay, as wrong answers, because a real network is full of passers-by. Dropping them makes the task easier:
+# * **Junk** (pid -1) are boxes that nobody should be judged by. In Market-1501 they fit a person only in part (an overlap of 20 to 50 % with a box drawn by hand); in the drawn set they are badly cut or empty. They are dropped when the data set is read; a ranking should neither be punished nor rewarded for them.
+# * **Distractors** (pid 0) are nobody's match: in Market-1501 mostly false alarms of the detector (overlap below 20 %), here well-cut passers-by whom no query shows, which are the harder kind. They stay, as wrong answers, because a real gallery is full of such crops. Dropping them makes the task easier:
 
 # %%
 people_only = take(gallery, np.flatnonzero(gallery.pid != 0))
@@ -358,7 +376,7 @@ print(f"with {(gallery.pid == 0).sum()} distractors: mAP {100 * result.mAP:.1f} 
 print(f"without:             mAP {100 * no_distractors.mAP:.1f} %")
 
 # %% [markdown]
-# A trap for those who write their own reader: in MSMT17 pid 0 is an ordinary person. "Drop all pids below 1" is right nowhere.
+# A trap for those who write their own reader: in MSMT17 pid 0 is an ordinary person. "Drop all pids below 1" is wrong for both sets that have a pid 0.
 #
 # **Queries without a right crop.** On a data set of your own some people will have been seen by one camera only. Let us make such a query: take our example's right crops out of the gallery. Its AP is $0/0$, no number at all. What should the mean do with it?
 
@@ -366,9 +384,9 @@ print(f"without:             mAP {100 * no_distractors.mAP:.1f} %")
 poorer = take(gallery, np.flatnonzero(~match))
 left_out = evaluate_ranking(query, poorer)
 as_zero = evaluate_ranking(query, poorer, denominator="all")
-print(f"AP of the query: {left_out.ap[example]}, its first right crop: rank {left_out.first_match[example]}, for none")
-print(f"{left_out.num_valid_query} of {left_out.num_query} queries count: mAP {100 * left_out.mAP:.3f} %")
-print(f"all count, such as 0: mAP {100 * as_zero.mAP:.3f} %")
+print(f"AP of the query: {left_out.ap[example]}; first_match: {left_out.first_match[example]} (it has no right crop)")
+print(f"left out, {left_out.num_valid_query} of {left_out.num_query} queries count: mAP {100 * left_out.mAP:.3f} %")
+print(f"counted as 0, all count: mAP {100 * as_zero.mAP:.3f} %")
 assert np.isclose(left_out.mAP, np.nanmean(left_out.ap))
 assert np.isclose(as_zero.mAP, np.nansum(left_out.ap) / len(left_out.ap))
 
@@ -388,7 +406,7 @@ assert np.isclose(as_zero.mAP, np.nansum(left_out.ap) / len(left_out.ap))
 
 # %%
 names_few = [f"{'right' if match[i] else 'wrong'} #{i}: {d:.2f}" for i, d in zip(few, distance)]
-precision.circle_figure(cosine, names_few, "A handful of crops at their true angle to the query")
+circle_figure(cosine, names_few, "A handful of crops at their true angle to the query")
 
 # %%
 squared = ((gallery.values[few] - query.values[example]) ** 2).sum(axis=1)
@@ -415,7 +433,7 @@ for kind in ("cosine", "euclidean"):
 #
 # ## 7 · Without the big matrix
 #
-# The textbook program computes all distances, a matrix of $Q \times G$, and sorts every row. How large is that?
+# The textbook program computes all distances, a matrix of $Q \times G$, and sorts every row. How large is that? The dashed line is the lab's default budget for distances, 0.25 GB (`--memory-gb`); what is hatched does not fit.
 
 # %%
 def gigabytes(rows, columns):
@@ -431,7 +449,7 @@ sizes = {
     "re-ranking MSMT17: 93,820 x 93,820": gigabytes(93820, 93820),
     "a million in a million": gigabytes(1e6, 1e6),
 }
-precision.memory_figure(sizes, 0.25, "One matrix of distances")
+bars.memory_figure(sizes, 0.25, "One matrix of distances")
 
 # %% [markdown]
 # Sorting makes it worse: the order is a second matrix, of eight-byte integers. And it is all for nothing, because the metrics do not need the order. They need **the ranks of the right crops**, and a rank can be *counted*:
@@ -464,6 +482,7 @@ pd.concat([table, table.sum().rename("all closer").to_frame().T, counted.rename(
 
 # %%
 demo_device = pick_device("cpu")
+# very little: a twentieth of what all distances need, each as three float32 (it, its sorted copy, a mask)
 budgets = {"a quarter of a GB": 0.25, "very little": len(query.pid) * len(gallery.pid) * 12 / 1e9 / 20}
 found = {}
 for name, budget in budgets.items():
@@ -489,7 +508,7 @@ table[["what", "seconds", "GB beyond features"]].round(2)
 # (`million` is 1,000 queries against a million crops of 256 numbers. [Market-1501's size](../benchmarks/results/evaluation-market.md), [MSMT17's](../benchmarks/results/evaluation-msmt17.md), [a million](../benchmarks/results/evaluation-million.md).)
 #
 # > **Quick question.** Which of the three numbers (rank-1, AP, INP) could you compute if you only kept the 50 nearest crops of each query?
-# > <details><summary>Answer</summary>Rank-k for k up to 50. AP and INP need the rank of <i>every</i> right crop, also of one at rank 3,000. That is why counting goes through the whole gallery, and why an approximate index cannot give mAP.</details>
+# > <details><summary>Answer</summary>Rank-k for k up to 50. AP and INP need the rank of <i>every</i> right crop, also of one at rank 3,000. That is why counting goes through the whole gallery, and why an approximate index gives bounds of mAP only.</details>
 #
 # ## 8 · Another question: same or not?
 #
@@ -554,7 +573,8 @@ for share in np.repeat([0.1, 0.2, 0.4, 0.7, 1.0], 5):
 sizes, values = (np.array(column).reshape(-1, 5).mean(axis=1) for column in (sizes, values))
 
 # %%
-precision.lines_figure({"mAP": (sizes, values)}, "crops in the gallery", "mAP (%)", "One model, galleries of all sizes")
+title = "One model, galleries of all sizes"
+lines_figure({"mAP": (sizes, values)}, "crops in the gallery (logarithmic)", "mAP (%)", title, log_x=True)
 
 # %% [markdown]
 # So "90 % on Market-1501" and "66 % on MSMT17" do not say that a model is worse on the second: there the gallery is five times as large, with more than twice the cameras. Numbers can be compared **within one data set, one gallery and one protocol**, and not otherwise.
@@ -569,7 +589,7 @@ choices = {
     "without distractors": no_distractors.mAP,
     "after re-ranking (06)": demo.result("shipped-10", rerank=True).mAP,
 }
-precision.bars_figure({name: 100 * value for name, value in choices.items()}, title="One set of features, five mAPs")
+bars.bars_figure({name: 100 * value for name, value in choices.items()}, title="One set of features, five mAPs")
 
 # %% [markdown]
 # **A mean of few is uncertain.** How far would the number move if other *people* had been in the test set? One line, a bootstrap over people, gives the interval; [08](08_comparing_models.ipynb) explains it and compares models with it.
@@ -614,7 +634,7 @@ precision.bars_figure({name: 100 * value for name, value in choices.items()}, ti
 #     print(moved, f"AP {after['ap'][0] - base['ap'][0]:+.3f}", f"INP {after['inp'][0] - base['inp'][0]:+.3f}")
 # ```
 #
-# From rank 2 to 1 the precision of that hit jumps from 1/2 to 1. AP lives at the top of the list; only INP rewards work at its end. (The hit at 3 cannot move: above it stands a hit.)
+# From rank 2 to 1 the precision of that hit jumps from 1/2 to 1. AP gains most at the top of the list: 0.167, against 0.018 at its end. INP is the other way round: nothing, against 0.054. (The hit at 3 cannot move: above it stands a hit.)
 # </details>
 #
 # **3. The honest collapse.** All features equal: what mAP does the lab report, and how does it compare with chance? Why is it not exactly chance?
@@ -634,5 +654,5 @@ precision.bars_figure({name: 100 * value for name, value in choices.items()}, ti
 #
 # * The paper: [Fu et al., CVPR 2021](https://arxiv.org/abs/2012.03753), section 5.1 (data sets and measures); Zheng et al., ICCV 2015, brought mAP and Market-1501.
 # * The code, in this order: [`distance.py`](../lab/evaluate/distance.py), [`blocks.py`](../lab/evaluate/blocks.py), [`counting.py`](../lab/evaluate/counting.py), [`ranking.py`](../lab/evaluate/ranking.py), [`metrics.py`](../lab/evaluate/metrics.py), [`verification.py`](../lab/evaluate/verification.py); the command is `lab evaluate`, its rules are in [docs/evaluation.md](../docs/evaluation.md).
-# * Explorer: `lab app demo/runs`, page *Rank lists*: [localhost:8501/rank_lists](http://localhost:8501/rank_lists), for any query what section 2 did for one.
+# * Explorer: `lab app demo/runs`, page *Rank lists*: [localhost:8501/rank_lists](http://localhost:8501/rank_lists), for any query what section 2 did for one; page *Distances*: [localhost:8501/distances](http://localhost:8501/distances), the thresholds and cameras of sections 8 and 9.
 # * Next: [06 · Re-ranking](06_reranking.ipynb) gains points of mAP without any training.

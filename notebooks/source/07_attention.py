@@ -34,7 +34,7 @@ from lab.demo import Demo
 from lab.evaluate import attention
 from lab.evaluate.metrics import evaluate_ranking
 from lab.evaluate.statistics import bootstrap_means, interval
-from lab.finetune.mgn import BRANCHES, HEAD_DIM, HEADS
+from lab.finetune.mgn import BRANCHES, HEAD_DIM, HEADS, GeM
 from lab.pixels import normalise
 from lab.runs import Features, find_runs
 from lab.show import figures, maps
@@ -55,7 +55,7 @@ demo = Demo(FOLDER, SIZE, ROOT)
 # | **similarity map** | Which place, taken alone, looks like *that other crop's* part? | another crop |
 # | **intervention** | What happens to the score if this is *changed*? | many forward passes |
 #
-# Only the last one touches cause and effect. The first three are **summaries of a computation**, and what they leave out is not marked on them. Keep two sentences in mind: *a map never proves that a region is used*, and *a map at chance does not prove that it is not*. You will see the second with your own eyes in section 9.
+# Only the last one changes the picture and looks what happens. (A gradient is the effect of a tiny change, too, but of the *map*.) The first three are **summaries of a computation**, and what they leave out is not marked on them. Keep two sentences in mind: *a map never proves that a region is used*, and *a map that is no more on the person than a flat one does not prove that the person is not used*. You will see the second with your own eyes in section 9.
 
 # %%
 finished = {run.name for run in find_runs(Path(FOLDER) / "runs") if run.evals()}
@@ -83,9 +83,9 @@ figures.rank_list_figure(result, query, 5, demo.picture, "The query and its firs
 # %% [markdown]
 # ## 2 · Activation maps: how loud is each place?
 #
-# The simplest summary of the map $A \in \mathbb{R}^{C \times h \times w}$ of a branch is the size of what stands at each place, either the mean over the channels or the length of the vector (its *energy*):
+# The simplest summary of the map $A \in \mathbb{R}^{C \times h \times w}$ of a branch is the size of what stands at each place, either the mean over the channels or the length of the vector:
 #
-# $$M^{\text{mean}}_{ij} = \frac1C \sum_k A_{kij}, \qquad M^{\text{energy}}_{ij} = \sqrt{\textstyle\sum_k A_{kij}^2}.$$
+# $$M^{\text{mean}}_{ij} = \frac1C \sum_k A_{kij}, \qquad M^{\text{length}}_{ij} = \sqrt{\textstyle\sum_k A_{kij}^2}.$$
 #
 # By hand it is one line each.
 
@@ -93,18 +93,18 @@ figures.rank_list_figure(result, query, 5, demo.picture, "The query and its firs
 with torch.no_grad():
     branch_maps = model.maps(crops)  # branch -> (3, C, h, w)
 b1 = branch_maps["b1"][0]  # of the query
-mean, energy = b1.mean(dim=0), b1.square().sum(dim=0).sqrt()
-assert torch.allclose(energy, attention.activation_map(branch_maps["b1"])[0])
+mean, length = b1.mean(dim=0), b1.square().sum(dim=0).sqrt()
+assert torch.allclose(length, attention.activation_map(branch_maps["b1"])[0])
 print(f"{b1.shape[0]} channels at {b1.shape[1]} x {b1.shape[2]} places")
-print(f"mean of the channels {mean.min():.2f} … {mean.max():.2f}, energy {energy.min():.1f} … {energy.max():.1f}")
+print(f"mean of the channels {mean.min():.2f} … {mean.max():.2f}, length {length.min():.1f} … {length.max():.1f}")
 
 # %% [markdown]
-# The mean may be negative (MGN's extra batch norm comes after the last ReLU and shifts each channel), and a channel at -3 cancels one at +3. The length does not cancel, so it is what we use.
+# The mean may be negative (the extra batch norm of [04](04_finetuning.ipynb) comes after the last ReLU and shifts each channel), and a channel at -3 cancels one at +3. The length does not cancel, so it is what we use.
 #
 # To lay the map over the crop it has to be drawn larger, by interpolation between the places. Look how few numbers the right picture is made of.
 
 # %%
-maps.places_figure(pictures[0], energy.numpy(), attention.enlarge(energy, size), "Activation map of branch b1")
+maps.places_figure(pictures[0], length.numpy(), attention.enlarge(length, size), "Activation map of branch b1")
 
 # %% [markdown]
 # `attention.enlarge` also stretches the map so that its lowest place is 0 and its highest 1. **Two maps that look the same may differ a hundredfold, and a map that is nearly even looks as lively as any other.** Read the numbers in the middle before you read the colours on the right.
@@ -114,7 +114,7 @@ maps.places_figure(pictures[0], energy.numpy(), attention.enlarge(energy, size),
 #
 # ## 3 · Grad-CAM by hand
 #
-# **Grad-CAM** ([Selvaraju et al., 2017](https://arxiv.org/abs/1610.02391)) asks about a *score* $s$. First: how much would $s$ grow if channel $k$ grew by the same small amount everywhere? That is the mean of the gradient, one weight per channel. Then the channels are added up with these weights, and what speaks against the score is cut off:
+# **Grad-CAM** ([Selvaraju et al., 2017](https://arxiv.org/abs/1610.02391)) asks about a *score* $s$. First: how much would $s$ grow if channel $k$ grew by the same small amount everywhere? By the sum of the gradient over the places. Grad-CAM takes the mean, which is the same but for a factor: one weight per channel. Then the channels are added up with these weights, and what speaks against the score is cut off:
 #
 # $$\alpha_k = \frac1{hw} \sum_{ij} \frac{\partial s}{\partial A_{kij}}, \qquad M_{ij} = \max\Bigl(0, \sum_k \alpha_k A_{kij}\Bigr).$$
 #
@@ -159,7 +159,7 @@ maps.overlay_sheet(pictures[:1], overlays, title="Grad-CAM of the three branches
 
 # %% [markdown]
 # > **Quick question.** `model.b1` ends before the extra batch norm. In eval mode that layer only scales and shifts each channel. What would Grad-CAM behind it look like?
-# > <details><summary>Answer</summary>Nearly the same. With y = a x + c per channel, the weight behind the layer is α/a, and Σ (α/a)(a x + c) = Σ α x + Σ (α/a) c: before the ReLU the two maps differ by <b>one constant for all places</b>. Only where the ReLU cuts changes.</details>
+# > <details><summary>Answer</summary>The same up to a constant. With y = a x + c per channel (a not 0), the weight behind the layer is α/a, and Σ (α/a)(a x + c) = Σ α x + Σ (α/a) c: before the ReLU the two maps differ by <b>one constant for all places</b>. That can matter: a large one lifts the whole map above the ReLU's cut, or below it.</details>
 #
 # ## 4 · Class target or similarity target?
 #
@@ -275,7 +275,8 @@ maps.places_figure(pictures[1], whole.numpy(), large, "Right crop: how like the 
 columns = {"b21": "upper half", "b22": "lower half", "b31": "upper third", "b33": "lower third"}
 sheet, parts = {}, model.features(crops[:1])  # of the query
 for head, title in columns.items():
-    places, head_of = branch_maps[HEADS[head][0]][1:], model.get_submodule(f"{head}_head")
+    branch = HEADS[head][0]  # HEADS: head -> (its branch, into how many stripes that is cut, which one it sees)
+    places, head_of = branch_maps[branch][1:], model.get_submodule(f"{head}_head")
     found = attention.similarity_map(places, head_of, parts[head].expand(2, -1))  # of right and wrong crop
     sheet[f"query's\n{title}"] = [attention.enlarge(each, size) for each in found]
 maps.overlay_sheet(pictures[1:], sheet, ["right", "wrong"], title="Where is it like the …")
@@ -325,8 +326,10 @@ explore(draw, query=queries, branch=branches, strength=strength)
 #
 # Pictures can be picked. So we take one random query each of 40 test people and score all maps. The people are drawn, so for each crop there is a **mask** of their visible pixels (this part uses drawn people at every size). Two scores:
 #
-# * **energy**: the share of the map's total that lies on the person. A map without any idea has the person's share of the crop: that is **chance**.
+# * **energy**: add up the values of the map; which share of that sum lies on the person? A map that is even everywhere has the person's share of the crop: that is **chance**.
 # * **pointing game**: does the map's highest point lie on the person? Chance is the same share.
+#
+# Chance is a low floor. People stand in the middle of their crops, so a map that has never seen *this* crop, and knows only that, does better than an even one. We therefore score such a map too: the mean of the **other people's masks**.
 #
 # The target is the cosine with a gallery crop of the same person by another camera.
 
@@ -347,7 +350,7 @@ print(f"{len(asked)} crops; the person covers {100 * chance:.1f} % of a crop in 
 # Before we score the maps, score the *places*. What is the best that a map with so few places could get? If all its weight stood in one place, its energy would be about the person's share of that place:
 
 # %%
-def shares_of_places(shape):
+def shares_of_places(shape, masks=masks):
     """The person's share of each place of a map: (B, h, w)."""
     return F.adaptive_avg_pool2d(torch.from_numpy(masks).float(), shape)
 
@@ -358,7 +361,7 @@ print(f"always the best place of the crop: {100 * best:.0f} %, always the worst:
 maps.place_shares_figure(shares.mean(dim=0).numpy(), "What one place alone is worth", "person's share of the place")
 
 # %% [markdown]
-# At tiny the columns of the map run *through* the person, who stands in the middle: even the best place is half background. So we add two more rows. A **finer layer** further down the network (layer 2, `backbone.5`: twice as many rows and columns), and for each layer the **mask itself, shrunk to that layer's places** and enlarged again: what a map would get that knew the truth.
+# At tiny the columns of the map run *through* the person, who stands in the middle: even the best place is half background. So we add three more rows. A **finer layer** further down the network (layer 2, `backbone.5`: twice as many rows and columns); for each layer the **mask itself, shrunk to that layer's places** and enlarged again, which is what a map would get that knew the truth; and the **others' masks**, shrunk in the same way. (`backbone` is the trunk that the branches share: 0 to 3 are the stem, 4 and 5 layers 1 and 2, 6 the first block of layer 3. In a branch, `b1.0` is the rest of layer 3 and `b1.1` is layer 4.)
 
 # %%
 FINER, layers = "backbone.5", [*BRANCHES, "backbone.5"]
@@ -379,7 +382,10 @@ heads = {branch: model.get_submodule(f"{branch}_head") for branch in BRANCHES}
 scored = {("Grad-CAM", layer): cams[layer] for layer in layers}
 scored |= {("activation", layer): attention.activation_map(active[layer]) for layer in layers}
 scored |= {("similarity", b): attention.similarity_map(active[b], heads[b], wanted[b]) for b in BRANCHES}
-scored |= {("the mask, shrunk", layer): shares_of_places(tuple(active[layer].shape[2:])) for layer in layers}
+others = (masks.sum(axis=0) - masks.astype(np.float32)) / (len(masks) - 1)  # of each crop: the mean of all other masks
+places = {layer: tuple(active[layer].shape[2:]) for layer in layers}
+scored |= {("others' masks", layer): shares_of_places(places[layer], others) for layer in layers}
+scored |= {("the mask, shrunk", layer): shares_of_places(places[layer]) for layer in layers}
 
 
 # %% [markdown]
@@ -393,10 +399,15 @@ def with_interval(values):
 
 
 # %%
+def energy_of(cams, masks=masks):
+    """Of each map; NaN for an empty one."""
+    large = [attention.enlarge(cam, masks.shape[1:]) for cam in cams]
+    return np.array([attention.energy_on_mask(cam, mask) for cam, mask in zip(large, masks)])
+
+
 def score_maps(cams, masks=masks):
     """The gain over chance with its interval, energy, pointing game, and how many maps are empty."""
-    large = [attention.enlarge(cam, masks.shape[1:]) for cam in cams]
-    energy = np.array([attention.energy_on_mask(cam, mask) for cam, mask in zip(large, masks)])
+    energy, large = energy_of(cams, masks), [attention.enlarge(cam, masks.shape[1:]) for cam in cams]
     full = ~np.isnan(energy)
     hits = np.mean([attention.pointing_game(cam, mask) for cam, mask, one in zip(large, masks, full) if one])
     gain = with_interval((energy - masks.mean(axis=(1, 2)))[full])
@@ -405,7 +416,7 @@ def score_maps(cams, masks=masks):
 
 # %%
 scores = pd.DataFrame([{"kind": kind, "layer": layer} | score_maps(each) for (kind, layer), each in scored.items()])
-sizes = {layer: f"{layer} ({' x '.join(map(str, active[layer].shape[2:]))} places)" for layer in layers}
+sizes = {layer: f"{layer} ({' x '.join(map(str, shape))} places)" for layer, shape in places.items()}
 scores["layer"] = scores["layer"].map(sizes)
 percent = dict.fromkeys(("mean", "low", "high", "energy", "pointing"), 100) | {"empty": 1}
 scores.set_index(["kind", "layer"]).mul(percent).round(1).rename(columns={"mean": "gain"})
@@ -414,22 +425,31 @@ scores.set_index(["kind", "layer"]).mul(percent).round(1).rename(columns={"mean"
 label = "share of the map on the person, minus the person's share (points)"
 maps.score_figure(scores, 0, "How much more of a map than chance lies on the person?", label)
 
+
 # %% [markdown]
-# Read the figure from the *right*: the shrunk mask is what a map of that size gets if it knows the truth. (A map with all its weight in the best place would get still more. Energy rewards pointing at the chest; it does not ask for the whole person.) Then compare the maps with the chance line, with their intervals in mind.
+# Read the figure from the *right*: the shrunk mask is what a map of that size gets if it knows the truth. (A map with all its weight in the best place would get still more. Energy rewards pointing at the chest; it does not ask for the whole person.) Then compare the maps with the chance line and, the harder floor, with the others' masks. For the second comparison we take the difference crop by crop:
 
 # %%
-for row in scores[scores["kind"] != "the mask, shrunk"].itertuples():
-    verdict = "above chance" if row.low > 0 else "below chance" if row.high < 0 else "not to be told from chance"
-    print(f"{row.kind:11s} {row.layer:25s} {100 * row.energy:.0f} %: {verdict}")
-true = scores["kind"] == "the mask, shrunk"
-for who, rows in (("maps, mean of the kinds", scores[~true]), ("the mask itself", scores[true])):
-    hits = 100 * rows.groupby("layer")["pointing"].mean().loc[list(sizes.values())]
-    print(
-        f"\npointing game of {who}, % (chance: {100 * chance:.0f})\n{hits.round(0).astype(int).to_string(header=False)}"
-    )
+def verdict(values, floor):
+    """In words: are these differences above or below 0, in the mean over the people?"""
+    row = with_interval(values[~np.isnan(values)])
+    where = "above" if row["low"] > 0 else "below" if row["high"] < 0 else "not to be told from"
+    return f"{100 * row['mean']:+5.1f} points, {where} {floor}"
+
+
+for (kind, layer), each in scored.items():
+    if "mask" not in kind:
+        energy, blind = energy_of(each), energy_of(scored["others' masks", layer])
+        both = verdict(energy - masks.mean(axis=(1, 2)), "chance"), verdict(energy - blind, "others' masks")
+        print(f"{kind:10s} {sizes[layer]:25s}", "; ".join(both))
+
+# %%
+who = scores["kind"].where(scores["kind"].str.contains("mask"), "the network's maps")
+print(f"pointing game, % (chance: {100 * chance:.0f})")
+(100 * scores.pivot_table("pointing", "layer", who, sort=False)).round(0)
 
 # %% [markdown]
-# In our own runs at tiny, the maps of the last layer gained a few points over chance at best, Grad-CAM none that could be told from zero, and the pointing game of the branches fell far **below** chance; the finer layer did clearly better. (What holds for yours is printed above.) Does the network look at the wall, then? Before you say so, two suspicions about the *instrument*:
+# In our `shipped-10` (16 steps of fine-tuning) the activation maps of the last layer gained 4 to 5 points over an even map, Grad-CAM none that could be told from zero, and the pointing game of the branches fell far **below** chance. The finer layer gained 10 to 14 points. That looks like an eye for people, until one sees what the others' masks gain: 9 points at 4 x 2 places, 24 at the finer layer. **By energy, no map of the network did better than one that has not seen the crop.** (In the pointing game one did, the activation map of the finer layer: 95 % against 82 %. What holds for yours is printed above.) So energy does not show that the network finds the person. Does it look at the wall, then? Before you say so, two suspicions about the *instrument*:
 #
 # * **Resolution.** A map with two columns cannot point at somebody who stands in the middle. Interpolation makes it worse: between two columns a straight ramp has its top at the border, so the highest point always lies in the outer quarters of the crop. At tiny even the mask itself, once it is that coarse, does no better than chance in the pointing game.
 # * **Receptive field.** A place of the last map has seen nearly the whole crop. What stands at the left column *is about* the person in the middle.
@@ -439,7 +459,7 @@ for who, rows in (("maps, mean of the kinds", scores[~true]), ("the mask itself"
 #
 # ## 9 · The better question: change something
 #
-# Since a map may be blind, ask the network directly. **Take the person out and put them into another place**; drawn people can be cut out along their masks. Or leave the place and **paste another person over them**. If the network goes by the person, the feature should survive the first and not the second.
+# Since a map may be blind, ask the network directly. **Take the person out and put them into another place**; drawn people can be cut out along their masks. Or leave the place and **put another person into it**: into the same spot without the first one, who would else be seen beside the second. If the network goes by the person, the feature should survive the first and not the second.
 
 # %%
 originals = [drawn.picture(path) for path in asked.path]
@@ -447,7 +467,8 @@ cameras = asked.camid % 6 + 1  # the next of the six drawn cameras
 elsewhere = [render(10**8 + place, cam, 0, drawn.seed, empty=True).image for place, cam in enumerate(cameras)]
 moved = [np.where(mask[..., None], image, place) for mask, image, place in zip(masks, originals, elsewhere)]
 turn = np.roll(np.arange(len(masks)), 1)  # somebody else
-pasted = [np.where(masks[other][..., None], originals[other], image) for other, image in zip(turn, originals)]
+spots = [render(int(pid), int(cam), 0, drawn.seed, empty=True).image for pid, cam in zip(asked.pid, asked.camid)]
+pasted = [np.where(masks[other][..., None], originals[other], spot) for other, spot in zip(turn, spots)]
 rows, some = ["as it is", "elsewhere", "another\nperson"], [*originals[:7], *moved[:7], *pasted[:7]]
 figures.contact_sheet(some, columns=7, row_titles=rows, title="Two interventions")
 
@@ -458,16 +479,16 @@ def embed_pictures(images):
 
 
 before = model.embed(crops)
-cases = {"person in another place": embed_pictures(moved), "another person pasted over": embed_pictures(pasted)}
+cases = {"person in another place": embed_pictures(moved), "another person in the same place": embed_pictures(pasted)}
 cases["another person in another place"] = before[turn]
 likeness = pd.DataFrame({case: (before * after).sum(dim=1).numpy() for case, after in cases.items()})
 likeness.describe().loc[["mean", "std", "min", "max"]].T.round(2)
 
 # %% [markdown]
-# The cosine of the untouched crop with the changed one. If the first row is near 1 and the second near the third, the feature goes with the **person**, not with the place, and the maps of the last layer were simply too coarse to show it. A map at chance was no proof of looking at the wall. (The pasted edges are a change of their own, and a little of both drops is theirs.)
+# The cosine of the untouched crop with the changed one. If the first row is near 1 and the second near the third, the feature goes with the **person**, not with the place, and the maps of the last layer were simply too coarse to show it. A poor map was no proof of looking at the wall. (The pasted edges are a change of their own, and a little of both drops is theirs.)
 
 # %%
-person, place = 1 - likeness["another person pasted over"].mean(), 1 - likeness["person in another place"].mean()
+person, place = 1 - likeness["another person in the same place"].mean(), 1 - likeness["person in another place"].mean()
 print(f"changing the person costs {person:.2f} of the cosine, changing the place {place:.2f}")
 print("→ the feature follows the", "person" if person > place else "place")
 
@@ -489,7 +510,7 @@ for layer in layers:
 #
 # * Ask for the **number of places**. 8 places make a smooth heat map as well as 192 do.
 # * Ask for the **scale**. Stretching hides whether a map is even.
-# * Ask what **chance** is. A person fills the middle of every crop, so a map that always points at the middle scores well and knows nothing.
+# * Ask what **chance** is, and whether it is the right floor. A person fills the middle of every crop, so a map that always points at the middle scores well and knows nothing. In our run of section 8 it had more energy than any map of the network.
 # * Ask **what else** was tried: other crops, other layers, an intervention.
 #
 # ## 11 · A sanity check: randomise the network
@@ -512,12 +533,14 @@ subset, subset_partner = crops[:16], load_crops(gallery.path[partner[:16]])
 
 
 # %% [markdown]
-# `reset_parameters` draws the weights of a layer anew, as before any training. The randomised network explains the similarity that *it* sees, so the partner's feature is computed anew too.
+# `reset_parameters` draws the weights of a layer anew, as before any training; a head's pooling has one learned number, its power p, which goes back to 3. The randomised network explains the similarity that *it* sees, so the partner's feature is computed anew too.
 
 # %%
 def randomise(network, parts):
     for module in (each for part in parts for each in network.get_submodule(part).modules()):
-        if hasattr(module, "reset_parameters"):
+        if isinstance(module, GeM):
+            torch.nn.init.constant_(module.p, 3.0)
+        elif hasattr(module, "reset_parameters"):
             module.reset_parameters()
 
 
@@ -526,8 +549,8 @@ def all_maps(network):
     similar = lambda images: F.cosine_similarity(network(images), wanted)
     found = attention.grad_cam(network, subset, similar, ["b1", FINER])
     with torch.no_grad():
-        energy = attention.activation_map(network.maps(subset)["b1"])
-    return {"Grad-CAM, b1": found["b1"], "Grad-CAM, layer 2": found[FINER], "activation, b1": energy}
+        active = attention.activation_map(network.maps(subset)["b1"])
+    return {"Grad-CAM, b1": found["b1"], "Grad-CAM, layer 2": found[FINER], "activation, b1": active}
 
 
 # %%
@@ -580,9 +603,10 @@ for kind in cascade["nothing"]:
 #
 # ## 12 · Limits, in one list
 #
+# * **Floors**: an even map is easy to beat; a map that has not seen the crop may not be.
 # * **Resolution**: at tiny 4 x 2 places, at the published size 24 x 8. Everything finer is interpolation.
 # * **Receptive field**: a place stands for much more than its pixels.
-# * **Grad-CAM's mean gradient** is the effect of raising a channel *everywhere*; what only matters in one corner is averaged away. Its ReLU drops what speaks *against* the similarity, and may leave nothing.
+# * **Grad-CAM's mean gradient** is, but for a factor, the effect of raising a channel *everywhere*; what only matters in one corner is averaged away. Its ReLU drops what speaks *against* the similarity, and may leave nothing.
 # * **Cosine of parts** is exact, but about parts of the *descriptor*.
 # * **Interventions** are the strongest, and create pictures that the network has never seen (pasted edges, grey boxes).
 # * **Drawn people** have masks; with real data the energy score would need segmentation by somebody else.
@@ -604,7 +628,7 @@ for kind in cascade["nothing"]:
 # print(f"all eight: {100 * result.mAP:.1f} %")
 # ```
 #
-# `evaluate_ranking` takes each part to length 1 first. The parts make different mistakes, so together they are usually better than the best alone. A stripe alone sees (nominally) less of the person and does worse.
+# `evaluate_ranking` takes each part to length 1 first. The parts make different mistakes, so together they are usually better than the best alone. A stripe alone sees (nominally) less of the person; in our best run all stripes did worse than the wholes, in one that had started from random weights they did not.
 # </details>
 #
 # **2. Occlusion.** Cover one place after the other by the mean colour and measure how far the cosine with the right crop falls. This is an intervention: a map of causes. How much of it lies on the person, and does Grad-CAM agree with it?
