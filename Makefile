@@ -1,5 +1,5 @@
 # make demo    the whole story on synthetic people, then the explorer (APP=0: without it)
-# make test    all tests
+# make test    all tests, in two processes
 # make app     the explorer on runs/ or demo/runs/
 # make book    run all notebooks on the demo and write them as HTML pages into book/
 # make bench   measure speed and memory
@@ -25,7 +25,7 @@ demo: .venv/installed
 	$(BIN)/lab demo --out $(OUT) $(if $(filter 0,$(APP)),--no-app)
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 app: .venv/installed
 	$(BIN)/lab app

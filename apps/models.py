@@ -1,4 +1,4 @@
-"""Models in the explorer, loaded once each: the only place where it needs torch, which is imported on first use."""
+"""Models in the explorer, loaded once each. Torch is imported on first use, so that pages without a model never need it."""
 
 import threading
 from dataclasses import dataclass
