@@ -68,7 +68,7 @@ def people_png(
     """All crops of one person by camera, or some crops of several."""
     parts = parts_of(_result)
     sheet = person_sheet(parts, pids[0], lambda path: read_picture(path, root)) if len(pids) == 1 else None
-    return to_png(sheet or people_sheet(parts, pids, lambda path: read_picture(path, root)))
+    return to_png(sheet or people_sheet(parts, pids, lambda path: read_picture(path, root)), max_width=1000)
 
 
 @st.cache_data(max_entries=8, show_spinner="Drawing the sample …")

@@ -27,8 +27,6 @@ from PIL import Image
 from processes import fresh
 from report import as_markdown, commit, cpu_name
 
-from lab.evaluate.evaluate import evaluate_features
-from lab.evaluate.settings import EvaluateConfig
 from lab.runs import Features, Run
 
 EXPLORER = Path(__file__).parents[1] / "apps" / "explorer.py"
@@ -62,6 +60,9 @@ def main() -> None:
 
 def make_runs(place: Path) -> None:
     """Three evaluated runs with features, camera pairs and distances of pairs; those that are there are kept."""
+    from lab.evaluate.evaluate import evaluate_features  # with torch, which the measured process must not have
+    from lab.evaluate.settings import EvaluateConfig
+
     rng = np.random.default_rng(0)
     parts = {"query": _labels(QUERIES, place, "query", rng), "gallery": _labels(GALLERY, place, "gallery", rng)}
     centres = rng.standard_normal((PEOPLE + 1, SIZE)).astype(np.float32)
@@ -75,9 +76,10 @@ def make_runs(place: Path) -> None:
             values[pid == 0] = rng.standard_normal((int((pid == 0).sum()), SIZE))  # distractors are like nobody
             values /= np.linalg.norm(values, axis=1, keepdims=True)
             features[part] = Features(values, pid, camid, path)
-            run.save_features("market1501", part, features[part])
         config = EvaluateConfig(cameras=True, verification=True)
         evaluate_features(run, "market1501", features["query"], features["gallery"], config, progress=False)
+        for part, values in features.items():
+            run.save_features("market1501", part, values)
         print(f"{run.folder} is made", file=sys.stderr)
 
 
