@@ -5,6 +5,7 @@ Whatever someone dropped into a run folder, the reader answers with a sentence a
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from lab.evaluate.compare import intervals
 from lab.evaluate.error_rates import Verification
 from lab.runs import EvalResult, Features, Run
 from lab.show.images import find_image, read_picture, to_thumbnail
+from lab.show.tables import settings_of
 
 PAIRS = "verification.npz"
 NEEDED = ("result.json", "queries.csv", "ranks.npz")
@@ -97,7 +99,7 @@ def read_pairs(run: Run, name: str) -> tuple[Verification | None, str]:
     if not file.is_file():
         return None, (
             f"{run.name} has no distances of pairs for {name}. Evaluate it with --verification to have them: "
-            f"{_command(run, name)} --verification"
+            f"{evaluate_command(run, name)} --verification"
         )
     try:
         return _read_pairs(str(file), stamp(file)), ""
@@ -111,7 +113,7 @@ def read_cameras(run: Run, name: str) -> tuple[CameraPairs | None, str]:
     if not file.is_file():
         return None, (
             f"{run.name} has no figures by pair of cameras for {name}. Evaluate it with --cameras to have them: "
-            f"{_command(run, name)} --cameras"
+            f"{evaluate_command(run, name)} --cameras"
         )
     try:
         return _read_cameras(str(file), stamp(file)), ""
@@ -201,10 +203,17 @@ def check_files(folder: Path, files: list[Path]) -> None:
             raise InputError(f"{file.name} has {file.stat().st_size:,} bytes; expected less than {MOST_BYTES:,}")
 
 
-def _command(run: Run, name: str) -> str:
-    """What makes the evaluation `name` of a run anew."""
-    dataset = name.removesuffix("-rerank")
-    return f"lab evaluate --run {run.folder} --dataset {dataset} --root DIR" + " --rerank" * (name != dataset)
+def evaluate_command(run: Run, name: str) -> str:
+    """The command that makes the evaluation `name` of a run anew: of its checkpoint, a baseline, or features from elsewhere."""
+    dataset, folder = name.removesuffix("-rerank"), shlex.quote(str(run.folder))
+    if run.checkpoint.is_file():
+        what = f"--run {folder} --dataset {dataset} --root DIR"
+    elif run.config.get("stage") == "baseline":
+        baseline = settings_of(run.config).get("baseline", "NAME")
+        what = f"--baseline {baseline} --out {folder} --dataset {dataset} --root DIR"
+    else:
+        what = f"--query-features Q.npz --gallery-features G.npz --out {folder} --name {dataset}"
+    return f"lab evaluate {what}" + " --rerank" * (name != dataset)
 
 
 def _check_eval(folder: Path) -> None:

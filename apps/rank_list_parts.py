@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import streamlit as st
-from loaders import Stamp, data_root, read_features, stamp_of
+from loaders import Stamp, data_root, evaluate_command, read_features, stamp_of
 
 from lab.errors import InputError
 from lab.evaluate.search import RIGHT, search
@@ -80,8 +80,8 @@ def reranked_now(run: Run, dataset: str, result: EvalResult, k1: int, k2: int, l
     size = len(queries.pid) + len(gallery.pid)
     if size > MOST_LIVE:
         raise InputError(
-            f"{run.name} has {size:,} crops, and up to {MOST_LIVE:,} are re-ranked while one waits: run lab evaluate "
-            f"--run {run.folder} --dataset {dataset} --root DIR --rerank --k1 {k1} --k2 {k2} --lambda-value {lambda_value:g}"
+            f"{run.name} has {size:,} crops, and up to {MOST_LIVE:,} are re-ranked while one waits: run "
+            f"{evaluate_command(run, f'{dataset}-rerank')} --k1 {k1} --k2 {k2} --lambda-value {lambda_value:g}"
         )
     return _rerank(str(run.folder), dataset, stamp_of(run, dataset), k1, k2, lambda_value)
 
@@ -90,7 +90,7 @@ def one_part(run: Run, dataset: str, part: str) -> Features:
     """Stored features of "query" or "gallery", values on disk."""
     found, problem = read_features(run, dataset.removesuffix(RERANK), part)
     if found is None:
-        raise InputError(f"{problem} lab evaluate --run {run.folder} --dataset {dataset} --root DIR stores them.")
+        raise InputError(f"{problem} {evaluate_command(run, dataset)} stores them.")
     return found
 
 

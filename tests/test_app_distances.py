@@ -43,11 +43,22 @@ def test_an_empty_folder_names_the_commands(runs):
     assert "lab demo --out demo" in words(open_page("distances"))
 
 
-def test_without_distances_the_command_is_named(three):
+@pytest.mark.parametrize("kind", ["run", "baseline", "features"])
+def test_without_distances_the_command_for_this_run_is_named(three, kind):
+    good = three / "good"
+    if kind == "run":
+        (good / "checkpoint.pt").write_bytes(b"")
+    elif kind == "baseline":
+        (good / "config.json").write_text('{"stage": "baseline", "settings": {"baseline": "histogram"}}')
+    command = {
+        "run": f"--run {good} --dataset market1501 --root DIR",
+        "baseline": f"--baseline histogram --out {good} --dataset market1501 --root DIR",
+        "features": f"--query-features Q.npz --gallery-features G.npz --out {good} --name market1501",
+    }[kind]
     app = open_page("distances")
-    assert f"lab evaluate --run {three}/good --dataset market1501 --root DIR --verification" in words(app)
+    assert f"lab evaluate {command} --verification" in words(app)
     assert not app.get("plotly_chart")
-    assert "--rerank --verification" in words(open_page("distances", rerank="true"))
+    assert f"lab evaluate {command} --rerank --verification" in words(open_page("distances", rerank="true"))
 
 
 def test_the_threshold_starts_at_equal_errors_and_decides_all_pairs(two):
@@ -173,7 +184,7 @@ def test_text_where_numbers_should_be_is_named(two):
 def test_a_run_of_another_data_set_has_its_own_command(two, market):
     make_run(two / "other", load("folder", write_csv(market, two)), 0.5)
     app = open_page("distances", dataset="folder")
-    assert "--dataset folder" in words(app)
+    assert "--name folder" in words(app)
     assert len(open_page("distances", dataset="market1501").get("plotly_chart")) == 1
 
 

@@ -3,7 +3,7 @@
 import streamlit as st
 from choices import Choices, chosen, keep_valid, need_results
 from distances_parts import choose_threshold, show_cameras, show_decision, show_histogram, show_roc
-from loaders import read_pairs
+from loaders import evaluate_command, read_pairs
 from parts import link, plain
 
 from lab.evaluate.error_rates import Verification
@@ -63,13 +63,9 @@ def show_missing(choices: Choices, missing: dict[str, str]) -> None:
     """What to do where no chosen run has distances of pairs."""
     for problem in missing.values():
         st.info(plain(problem))
-    run = next(iter(choices.evals.values()))[0]
-    rerank = " --rerank" if choices.rerank else ""
+    run, name, _ = next(iter(choices.evals.values()))
     st.markdown("This command makes them:")
-    st.code(
-        f"lab evaluate --run {run.folder} --dataset {choices.dataset} --root DIR{rerank} --verification",
-        language="bash",
-    )
+    st.code(f"{evaluate_command(run, name)} --verification", language="bash")
 
 
 def show_summary(choices: Choices, found: Verification) -> None:

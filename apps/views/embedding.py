@@ -5,6 +5,7 @@ import pandas as pd
 import streamlit as st
 from choices import Choices, chosen, keep_valid, need_results
 from embedding_parts import PARTS, Crops, find_crops, map_points, read_numbers, show_crops, spell
+from loaders import evaluate_command
 from parts import link, plain, show_chart
 from queries import query_label
 
@@ -180,18 +181,15 @@ def show_missing(run: Run, evaluation: str, problem: str) -> None:
     """What is not there, and what makes it."""
     dataset = evaluation.removesuffix("-rerank").removesuffix("-aqe")
     st.info(plain(f"A map needs stored features. {problem}"), icon=":material/scatter_plot:")
-    if run.config.get("stage") == "baseline":
-        how = f"lab evaluate --baseline {run.config.get('settings', {}).get('baseline', 'NAME')} --out {run.folder}"
-    elif run.checkpoint.is_file():
-        how = f"lab evaluate --run {run.folder}"
+    if run.config.get("stage") == "baseline" or run.checkpoint.is_file():
+        st.code(evaluate_command(run, dataset), language="bash")
     else:
         st.markdown(
             "This run has no checkpoint to make them with. If you have its features, put them there as "
             f"{plain(f'features/{dataset}-query.npz')} and {plain(f'features/{dataset}-gallery.npz')}, each with "
             "values (N, D), pid, camid and path (N). A run with a checkpoint stores them when it is evaluated:"
         )
-        how = "lab evaluate --run RUN"
-    st.code(f"{how} --dataset {dataset} --root DIR", language="bash")
+        st.code(f"lab evaluate --run RUN --dataset {dataset} --root DIR", language="bash")
 
 
 main()

@@ -3,7 +3,7 @@
 import numpy as np
 import streamlit as st
 from choices import Choices, chosen, keep_valid, need_results
-from loaders import data_root, stamp
+from loaders import data_root, evaluate_command, stamp
 from models import embed_picture, load_any
 from parts import link, offer_picture, offer_table, plain
 from search_parts import STAGES, Brought, Gallery, brought_upload, example_street, open_gallery
@@ -47,8 +47,7 @@ def main() -> None:
     gallery, problem = open_gallery(run, choices.dataset, result)
     if gallery is None:
         st.info(f"{plain(problem)} This command stores them:")
-        dataset = choices.dataset.removesuffix("-aqe")
-        st.code(f"lab evaluate --run {run.folder} --dataset {dataset} --root DIR", language="bash")
+        st.code(evaluate_command(run, choices.dataset.removesuffix("-aqe")), language="bash")
         return
     search_panel(choices, run, gallery, source, top_k)
     link("distances", "Which distance means the same person?")
