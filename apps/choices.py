@@ -42,7 +42,7 @@ def choose(folder: Path, runs: list[Run], problems: list[str]) -> None:
             else:
                 found[run.name, name] = summary
     with st.sidebar:
-        dataset = _choose_dataset(sorted({name.removesuffix(RERANK) for _, name in found}))
+        dataset = _choose_dataset(found)
         rerank = _choose_ranking(dataset, {name for _, name in found})
         wanted = dataset + (RERANK if rerank else "")
         names = _choose_runs({run: summary["mAP"] for (run, name), summary in found.items() if name == wanted})
@@ -78,19 +78,39 @@ def need_results(choices: Choices) -> None:
     st.stop()
 
 
-def keep_valid(key: str, options) -> None:
-    """Forget a choice that the present options do not hold, for instance after the data set was changed."""
+FIRST = object()
+
+
+def keep_valid(key: str, options, fallback=FIRST) -> None:
+    """Replace a choice that the present options do not hold, for instance after the data set was changed.
+
+    It becomes `fallback`, which is the first option if nothing else is said; of a list the valid items are kept. The
+    choice is set and not just forgotten, as the browser would send the old one again.
+    """
     value = st.session_state.get(key)
     if isinstance(value, list):
-        if any(item not in options for item in value):
-            st.session_state[key] = [item for item in value if item in options]
+        kept = [item for item in value if item in options]
+        if len(kept) < len(value):
+            st.session_state[key] = kept or (list(fallback) if isinstance(fallback, list) else [])
     elif value is not None and value not in options:
-        del st.session_state[key]
+        if len(options):
+            st.session_state[key] = next(iter(options)) if fallback is FIRST else fallback
+        else:
+            del st.session_state[key]
 
 
-def _choose_dataset(datasets: list[str]) -> str:
-    if len(datasets) < 2:
-        return datasets[0] if datasets else ""
+def _choose_dataset(found: dict[tuple[str, str], dict]) -> str:
+    """Which data set; at first the one on which the runs in the address were evaluated, or else most runs."""
+    on = {}
+    for run, name in found:
+        on.setdefault(name.removesuffix(RERANK), set()).add(run)
+    if len(on) < 2:
+        return next(iter(on), "")
+    named = set(st.query_params.get_all("run"))
+    if "first dataset" not in st.session_state:
+        st.session_state["first dataset"] = max(sorted(on), key=lambda name: (len(named & on[name]), len(on[name])))
+    datasets = sorted(on, key=lambda name: (name != st.session_state["first dataset"], name))
+    keep_valid("dataset", datasets)
     return st.selectbox("Data set", datasets, key="dataset", bind="query-params")
 
 
@@ -106,7 +126,7 @@ def _choose_runs(scores: dict[str, float]) -> list[str]:
     if not scores:
         return []
     best = sorted(scores, key=lambda name: -scores[name])[:SHOWN]
-    keep_valid("run", scores)
+    keep_valid("run", scores, best)
     return st.multiselect(
         "Runs", list(scores), default=best, key="run", bind="query-params", help="The best three by mAP at first"
     )

@@ -78,7 +78,7 @@ def compare_two(
 def show_queries(pair: Pair) -> None:
     """AP against AP, and the queries that changed most; a click opens the rank lists."""
     queries = pair.detail.queries
-    figure = ap_scatter(queries, pair.names, f"AP of each of {len(queries):,} queries")
+    figure = ap_scatter(queries, pair.names, f"AP of each of {len(queries.dropna(subset=['ap_a', 'ap_b'])):,} queries")
     alt = f"AP of each query in {pair.names[1]} against that in {pair.names[0]}"
     figure.update_layout(legend={"orientation": "h", "y": -0.13, "yanchor": "top"})
     left, right = st.columns([3, 2])
@@ -145,7 +145,7 @@ def picture(path: str) -> str:
 def pick_query(pair: Pair) -> None:
     """A way to a query's rank lists without a mouse."""
     labels = {pair.label(query): query for query in pair.detail.queries.index.tolist()}
-    keep_valid("open", labels)
+    keep_valid("open", labels, None)
     label = st.selectbox(
         "Open a query", list(labels), None, key="open", bind="query-params", placeholder="type its number, pid …"
     )

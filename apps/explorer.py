@@ -51,7 +51,7 @@ def show_empty(folder: str, problems: list[str]) -> None:
     st.title("LUPerson Lab explorer")
     st.info(
         f"There is no run to look at in {plain(folder)}. "
-        "These two commands make some and show them (8 minutes on two cores):"
+        "These two commands make some and show them (about 10 minutes on two cores):"
     )
     st.code("lab demo --out demo\nlab app demo/runs", language="bash")
     st.markdown(

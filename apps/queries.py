@@ -42,11 +42,13 @@ def choose_query(choices: Choices, name: str | None = None) -> int:
     if not labels:
         st.info("No query is like that. Take a filter away.", icon=":material/filter_alt_off:")
         st.stop()
+    if "query" not in st.session_state and st.query_params.get("query") in labels:
+        st.session_state["query"] = st.query_params["query"]  # so that it is still chosen on the next page
     keep_valid("query", labels)
     if st.session_state.pop("start_at_first", False):
         st.session_state["query"] = next(iter(labels))
     of = f"{len(labels):,} of {len(table):,}" if len(labels) < len(table) else f"{len(labels):,}"
-    chosen = middle.selectbox(f"Query ({of})", list(labels), key="query", bind="query-params")
+    chosen = middle.selectbox(f"Query ({of})", list(labels), key="query", bind="query-params", on_change=_leave_crop)
     _buttons(right, list(labels))
     if tiles:
         _tiles(result, labels, chosen)
@@ -156,6 +158,13 @@ def _tiles(result: EvalResult, labels: dict[str, int], chosen: str) -> None:
 
 def _take(label: str) -> None:
     st.session_state["query"] = label
+    _leave_crop()
+
+
+def _leave_crop() -> None:
+    """Another query takes the place of a gallery crop that served as one (page of rank lists)."""
+    if st.session_state.get("crop") is not None:
+        st.session_state["crop"] = None
 
 
 def _start_at_first() -> None:
@@ -164,7 +173,9 @@ def _start_at_first() -> None:
 
 
 def _move(labels: list[str], step: int) -> None:
+    before = st.session_state.get("query")
     if step == 0:
-        st.session_state["query"] = random.choice(labels)
+        after = random.choice(labels)
     else:
-        st.session_state["query"] = labels[(labels.index(st.session_state["query"]) + step) % len(labels)]
+        after = labels[(labels.index(before) + step) % len(labels)] if before in labels else labels[0]
+    _take(after)

@@ -106,6 +106,21 @@ def test_a_run_of_another_data_set_is_a_choice(three, market):
     assert open_page("rank_lists", dataset="folder").multiselect(key="run").value == ["other"]
 
 
+def test_runs_in_the_address_decide_the_data_set(three, market):
+    make_run(three / "other", load("folder", write_csv(market, three)), 0.5)
+    assert open_page("rank_lists", run=["other"]).selectbox(key="dataset").value == "folder"
+    assert open_page("rank_lists", run=["good", "bad"]).selectbox(key="dataset").value == "market1501"
+    assert open_page("rank_lists").selectbox(key="dataset").value == "market1501"  # has most runs
+
+
+def test_another_data_set_shows_its_own_runs(three, market):
+    make_run(three / "other", load("folder", write_csv(market, three)), 0.5)
+    app = open_page("rank_lists", run=["good"])
+    app.selectbox(key="dataset").set_value("folder").run()
+    assert app.multiselect(key="run").value == ["other"]
+    assert len(pictures(app)) == 1
+
+
 def break_config(run: Path) -> None:
     (run / "config.json").write_text("{")
 

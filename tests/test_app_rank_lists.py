@@ -68,6 +68,26 @@ def test_thumbnail_takes_its_query(three):
     assert not [button for button in without.button if (button.key or "").startswith("tile")]
 
 
+def test_filter_that_drops_the_chosen_query_takes_the_first_that_is_left(three):
+    app = open_page("rank_lists", run=["bad"])
+    right = Run(three / "bad").result("market1501").first_match == 1
+    app.selectbox(key="query").set_value(app.selectbox(key="query").options[int(np.flatnonzero(right)[0])]).run()
+    app.selectbox(key="outcome").set_value("wrong at rank 1").run()
+    left = app.selectbox(key="query").options
+    assert app.selectbox(key="query").value == left[0]
+    app.button(key="arrow_forward").click().run()
+    assert not app.exception
+    assert app.selectbox(key="query").value == left[1]
+
+
+def test_another_query_takes_the_place_of_a_gallery_crop(three, market):
+    store_features(three / "good", market, 0.6)
+    app = open_page("rank_lists", run=["good"], crop="4")
+    app.button(key="arrow_forward").click().run()
+    assert app.number_input(key="crop").value is None
+    assert "gallery crop" not in pictures(app)[0].proto.imgs[0].alt
+
+
 def test_stored_list_needs_no_features(three):
     app = open_page("rank_lists", run=["good"])
     assert not (three / "good" / "features").exists()

@@ -47,7 +47,11 @@ def test_facts_of_a_fine_tuning():
     assert facts["steps done"] == "120"
     assert facts["time in training"] == "43 s"  # 120 steps x 32 images / 90 per second
     assert facts["images per second (median)"] == "90"
-    assert (facts["training images"], facts["commit"], facts["started"]) == ("1,442", "5a725703", "2026-11-26 09:28")
+    assert (facts["images in the training set"], facts["commit"], facts["started"]) == (
+        "1,442",
+        "5a725703",
+        "2026-11-26 09:28",
+    )
     assert facts["versions"] == "torch 2.14"
 
 

@@ -83,15 +83,19 @@ def explain(choices: Choices, name: str, query: int) -> None:
     st.caption("Notebook 07 explains these maps and what they cannot say.")
 
 
+def _usual_map() -> None:
+    """What is asked first of a pair: why do these two match?"""
+    st.session_state["maps"] = KINDS["cosine" if st.session_state["explain"] == PAIR else "activation"]
+
+
 def choose_view(result: EvalResult, query: int) -> tuple[list[Side], str, str, float]:
     """What to explain: one crop or two, the kind of map, of which heads, and how strongly it covers the crop."""
     ranks = [] if result.gallery_path is None else (np.flatnonzero(result.index[query] >= 0) + 1).tolist()
     left, middle, right, last = st.columns([1, 1.3, 1, 1.2], vertical_alignment="bottom")
-    pair = left.selectbox("Explain", [ALONE, PAIR], key="explain", bind="query-params") == PAIR
+    pair = left.selectbox("Explain", [ALONE, PAIR], key="explain", bind="query-params", on_change=_usual_map) == PAIR
     kinds = [words for kind, words in KINDS.items() if (pair and ranks) or kind in ("activation", "class")]
     keep_valid("maps", kinds)
-    start = kinds.index(KINDS["cosine"]) if KINDS["cosine"] in kinds else 0
-    words = middle.selectbox("Map", kinds, start, key="maps", bind="query-params")
+    words = middle.selectbox("Map", kinds, key="maps", bind="query-params")
     level = right.selectbox("Of", list(LEVELS), key="map_parts", bind="query-params")
     strength = last.slider("Overlay strength", 0.0, 1.0, 0.65, 0.05, key="strength", bind="query-params")
     sides = [query_side(result, query)]

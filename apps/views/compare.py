@@ -51,8 +51,8 @@ def choose_pair(choices: Choices) -> Pair | None:
             return None
     labels = list(offered)
     others = [labels[1], labels[0], *labels[2:]]  # B is at first the second one
-    for key in ("run_a", "run_b"):
-        keep_valid(key, labels)
+    for key, offer in (("run_a", labels), ("run_b", others)):
+        keep_valid(key, offer)
     left, middle, right = st.columns([6, 1, 6], vertical_alignment="bottom")
     name_a = left.selectbox("Run A", labels, key="run_a", bind="query-params")
     middle.button("", icon=":material/swap_horiz:", key="swap", width="stretch", help="Swap A and B", on_click=swap)

@@ -5,6 +5,7 @@ from choices import Choices, chosen, keep_valid, need_results
 from loaders import DRAWS, read_intervals, read_log, read_result
 from parts import link, offer_table, plain, show_chart
 
+from lab.data.readers.counts import other_test_set
 from lab.published import published_beside, published_datasets
 from lab.show.curves import cmc_figure
 from lab.show.overview import ABOUT, INTERVAL, PLAIN, RERANKED, SIZE, interval_rows, overview_table, ranking_figure
@@ -147,7 +148,15 @@ def show_published(choices: Choices) -> None:
     labels = list(dict.fromkeys(table["labels used"]))
     keep_valid("labels", labels)
     share = right.selectbox("Labels used", labels, key="labels", bind="query-params")
-    if name == choices.dataset:
+    result = next(iter(choices.evals.values()))[2]
+    others = other_test_set(choices.dataset, result.num_query, result.num_gallery)
+    if name == choices.dataset and others:
+        st.warning(
+            f"These are published figures of {plain(name)}, and the runs above were tested on a part of it or an older copy "
+            f"({others}): they cannot be compared.",
+            icon=":material/menu_book:",
+        )
+    elif name == choices.dataset:
         st.info(
             f"Published by others, from their own training, on {plain(name)}. They may be set beside runs on the same data "
             "set with the same labels and network; none was computed here.",

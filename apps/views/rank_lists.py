@@ -59,7 +59,9 @@ def choose_how(choices: Choices) -> dict:
     )  # fmt: skip
     with crop:
         how["crop"] = _choose_crop(choices)
-    if how["live"] and not choices.rerank:
+    if how["live"] and how["crop"] is not None:
+        st.caption("A gallery crop as the query is not re-ranked.")
+    elif how["live"] and not choices.rerank:
         k1, k2, weight = st.columns(3)
         how["k1"] = k1.slider("k1: size of a neighbourhood", 1, 50, 20, key="k1", bind="query-params")
         how["k2"] = k2.slider("k2: neighbours that are averaged", 1, 20, 6, key="k2", bind="query-params")

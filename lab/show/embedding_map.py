@@ -130,6 +130,6 @@ def _frame(figure: go.Figure, axes: tuple[str, str], title: str, chosen: Sequenc
     look = {"showticklabels": False, "zeroline": False, "showgrid": False, "showline": True, "mirror": True}
     figure.update_xaxes(title=axes[0], linecolor="#B0B0B0", **look)
     figure.update_yaxes(title=axes[1], linecolor="#B0B0B0", scaleanchor="x", **look)
-    figure.update_layout(dragmode="select", legend={"itemsizing": "constant"})
+    figure.update_layout(dragmode="pan", clickmode="event+select", legend={"itemsizing": "constant"})
     finish(figure, title, HEIGHT)
     return figure.update_layout(margin={"l": 40, "b": 45})

@@ -106,6 +106,7 @@ def stored_entries(result: EvalResult, query: int, top_k: int = 10) -> list[Entr
 def describe_list(result: EvalResult, query: int, shown: int) -> str:
     """One line above a rank list of which `shown` entries can be seen: AP, first and next right one, the file."""
     later = next_right(result, query, shown)
+    later = 0 if later == result.first_match[query] else later  # it is named already
     parts = describe_query(result, query), f"next right one at rank {later}" if later else ""
     return " · ".join([part for part in parts if part] + [file_name(str(result.path[query]))])
 

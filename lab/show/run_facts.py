@@ -33,7 +33,7 @@ def run_facts(config: dict, log: pd.DataFrame) -> dict[str, str]:
         "network": f"ResNet-{settings['depth']}" if settings.get("depth") else "",
         "image size (height × width)": _size(settings),
         "data set": _said(_dict(config, "data").get("dataset")),
-        "training images": _count(_dict(config, "data").get("images")),
+        "images in the training set": _count(_dict(config, "data").get("images")),
         "labels used": labels_used(config),
         "epochs": _said(settings.get("epochs")),
         "steps done": _count(steps),

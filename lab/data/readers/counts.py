@@ -25,6 +25,17 @@ PUBLISHED_COUNTS = {
 }
 
 
+def other_test_set(dataset: str, queries: int, gallery: int) -> str:
+    """How a test set differs in size from all published editions of `dataset`, in words; "" if it does not or none is known."""
+    editions = [
+        counts for name, counts in PUBLISHED_COUNTS.items() if name == dataset or name.startswith(f"{dataset}-")
+    ]
+    sizes = [(counts["query"][0], counts["gallery"][0]) for counts in editions if counts["query"][0]]
+    if not sizes or (queries, gallery) in sizes:
+        return ""
+    return f"{queries:,} queries and {gallery:,} gallery crops, published {sizes[0][0]:,} and {sizes[0][1]:,}"
+
+
 def count_report(dataset: ReidDataset) -> pd.DataFrame | None:
     """Our counts beside the published ones, or None for a data set that has none.
 
