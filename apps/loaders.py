@@ -86,39 +86,32 @@ def read_intervals(run: Run, name: str) -> pd.DataFrame | None:
     """mean, low and high of every metric as fractions, from a bootstrap of people; None where nothing can be drawn."""
     try:
         return _intervals(str(run.folder), name, stamp_of(run, name))
-    except (
-        InputError,
-        OSError,
-    ):  # as without a single match, which has means of nothing; a broken result is named above
+    except (InputError, OSError):  # no match at all has means of nothing; a broken result is named beside the table
         return None
 
 
 def read_pairs(run: Run, name: str) -> tuple[Verification | None, str]:
     """Distances of all pairs (verification.npz), or None and a sentence: not there, or what is wrong with it."""
-    file = run.folder / "eval" / name / PAIRS
-    if not file.is_file():
-        return None, (
-            f"{run.name} has no distances of pairs for {name}. Evaluate it with --verification to have them: "
-            f"{evaluate_command(run, name)} --verification"
-        )
-    try:
-        return _read_pairs(str(file), stamp(file)), ""
-    except Exception as error:  # as above
-        return None, f"{run.name}: {PAIRS} of {name} cannot be shown. {error}"
+    return _read_beside(run, name, PAIRS, "distances of pairs", "--verification", _read_pairs)
 
 
 def read_cameras(run: Run, name: str) -> tuple[CameraPairs | None, str]:
     """What is found in each camera alone (cameras.npz), or None and a sentence: not there, or what is wrong with it."""
-    file = run.folder / "eval" / name / CAMERAS
+    return _read_beside(run, name, CAMERAS, "figures by pair of cameras", "--cameras", _read_cameras)
+
+
+def _read_beside(run: Run, name: str, file_name: str, what: str, option: str, read):
+    """A file that an evaluation writes if it is asked for with `option`."""
+    file = run.folder / "eval" / name / file_name
     if not file.is_file():
         return None, (
-            f"{run.name} has no figures by pair of cameras for {name}. Evaluate it with --cameras to have them: "
-            f"{evaluate_command(run, name)} --cameras"
+            f"{run.name} has no {what} for {name}. Evaluate it with {option} to have them: "
+            f"{evaluate_command(run, name)} {option}"
         )
     try:
-        return _read_cameras(str(file), stamp(file)), ""
+        return read(str(file), stamp(file)), ""
     except Exception as error:  # as above
-        return None, f"{run.name}: {CAMERAS} of {name} cannot be shown. {error}"
+        return None, f"{run.name}: {file_name} of {name} cannot be shown. {error}"
 
 
 def read_features(run: Run, dataset: str, part: str) -> tuple[Features | None, str]:

@@ -1,6 +1,7 @@
 """Data that several tests share: a small folder of people in Market-1501 layout, coloured by identity."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -8,12 +9,18 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 import pytest
-from make_demo import finetune_log, make_run
+from make_demo import FINETUNED, finetune_log, make_run
+from pair_runs import make_pairs
 from pictures import write_person
 
 from lab.data import load
 
-FINETUNED = {"stage": "finetune", "settings": {"height": 128, "width": 64, "fraction": 1.0}, "init": None}
+MAIN = sys.modules["__main__"]
+
+
+def pytest_runtest_teardown():
+    """AppTest leaves the app behind as the process's main module, which worker processes of later tests would import."""
+    sys.modules["__main__"] = MAIN
 
 
 @pytest.fixture(scope="session")
@@ -37,8 +44,6 @@ def market(tmp_path_factory) -> Path:
 @pytest.fixture
 def runs(tmp_path, monkeypatch) -> Path:
     """An empty folder of runs that the explorer looks at."""
-    # AppTest leaves the app behind as the process's main module, which later tests' worker processes would import
-    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     folder = tmp_path / "runs"
     folder.mkdir()
     monkeypatch.setenv("LAB_RUNS", str(folder))
@@ -53,4 +58,16 @@ def three(runs, market) -> Path:
     for name, noise in {"good": 0.6, "middle": 1.2, "bad": 5.0}.items():
         make_run(runs / name, dataset, noise, FINETUNED)
     finetune_log().to_csv(runs / "good" / "log.csv", index=False)
+    return runs
+
+
+@pytest.fixture(scope="session")
+def _two(market, tmp_path_factory) -> Path:
+    return make_pairs(tmp_path_factory.mktemp("two"), market, {"good": 0.5, "bad": 3.0})
+
+
+@pytest.fixture
+def two(runs, _two) -> Path:
+    """Two runs with cameras.npz and verification.npz, plain and re-ranked."""
+    shutil.copytree(_two, runs, dirs_exist_ok=True)
     return runs

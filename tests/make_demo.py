@@ -16,6 +16,7 @@ from lab.runs import EvalResult, Features, Run
 SMALL = SyntheticConfig(
     num_train_ids=6, num_test_ids=8, num_distractors=10, num_junk=2, num_unlabeled=12, people_unlabeled=4
 )
+FINETUNED = {"stage": "finetune", "settings": {"height": 128, "width": 64, "fraction": 1.0}, "init": None}
 NOISE = {
     "scratch-10": 2.0,
     "short-10": 1.6,
@@ -116,6 +117,19 @@ def finetune_log(steps: int = 120) -> pd.DataFrame:
     log["loss"] = log["loss_cls"] + log["loss_triplet"]
     log["accuracy"], log["images_per_second"] = part, 90.0
     return log
+
+
+def make_evaluated(folder: Path, dataset, height: int = 128, width: int = 32) -> Run:
+    """A run of an untrained MGN that was evaluated at this size, so that it holds features of its own."""
+    from lab.evaluate.evaluate import evaluate_run
+    from lab.evaluate.settings import EvaluateConfig
+    from lab.finetune.train import load as load_mgn
+
+    run = make_run(folder, dataset, 1.0, FINETUNED)
+    make_checkpoint(run.folder)
+    config = EvaluateConfig(height=height, width=width, num_workers=0)
+    evaluate_run(run, load_mgn(run.folder), dataset, config, progress=False)
+    return run
 
 
 def make_checkpoint(run: Path) -> None:

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from conftest import FINETUNED
-from make_demo import features, make_run
+from make_demo import FINETUNED, features, make_run
 
 from lab.data import load
 from lab.evaluate.evaluate import evaluate_features

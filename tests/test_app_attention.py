@@ -8,16 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from app_pages import open_page, pictures, words, write_csv
-from conftest import FINETUNED
-from make_demo import make_checkpoint, make_run
+from make_demo import FINETUNED, make_checkpoint, make_evaluated, make_run
 
 from lab.data import load
 from lab.data.crops import read_image, resize, to_tensor
 from lab.data.synthetic import SyntheticConfig, load_ground_truth, write
 from lab.evaluate.attention import activation_map, enlarge, grad_cam, score_map
-from lab.evaluate.evaluate import evaluate_run
 from lab.evaluate.parts import part_table
-from lab.evaluate.settings import EvaluateConfig
 from lab.finetune.mgn import HEADS
 from lab.finetune.train import load as load_mgn
 from lab.runs import Run
@@ -33,13 +30,7 @@ def drawn(tmp_path_factory) -> Path:
     """A run of an untrained MGN, evaluated with its own features on a few drawn people."""
     root = tmp_path_factory.mktemp("drawn")
     write(root / "data", SMALL)
-    dataset = load("synthetic", root / "data")
-    run = make_run(root / "run", dataset, 1.0, FINETUNED)
-    make_checkpoint(run.folder)
-    evaluate_run(
-        run, load_mgn(run.folder), dataset, EvaluateConfig(height=128, width=32, num_workers=0), progress=False
-    )
-    return run.folder
+    return make_evaluated(root / "run", load("synthetic", root / "data"), *SIZE).folder
 
 
 @pytest.fixture
@@ -67,9 +58,19 @@ def test_parts_are_those_of_the_pair_and_sum_to_the_distance_of_the_rank_list(ow
     assert "has another distance" not in said
 
 
+def test_choosing_a_pair_asks_why_the_two_match(own):
+    app = open_page("attention")
+    assert app.selectbox(key="maps").value == "activation"
+    app.selectbox(key="explain").set_value("a pair").run()
+    assert app.selectbox(key="maps").value == "Grad-CAM of the cosine"
+    app.selectbox(key="explain").set_value("the query alone").run()
+    assert app.selectbox(key="maps").value == "activation"
+    assert not app.exception
+
+
 def test_scores_are_those_of_grad_cam_on_the_true_person(own):
     result, model = own.result("synthetic"), load_mgn(own.folder)
-    table = open_page("attention", explain="a pair", rank="2").dataframe[0].value
+    table = open_page("attention", explain="a pair", rank="2", maps="Grad-CAM of the cosine").dataframe[0].value
     images = crops_of(result, 0, 2)
     other = model.embed(images).clone().flip(0)
     cams = grad_cam(model, images, lambda images: F.cosine_similarity(model(images), other))

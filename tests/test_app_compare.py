@@ -9,25 +9,12 @@ import numpy as np
 import pytest
 from app_pages import open_page, words, write_csv
 from make_demo import make_run
-from pair_runs import make_pairs
 
 from lab.data import load
 from lab.evaluate.breakdown import most_changed, per_query_table
 from lab.evaluate.camera_pairs import CameraPairs
 from lab.evaluate.compare import compare
 from lab.runs import Run
-
-
-@pytest.fixture(scope="module")
-def stored(market, tmp_path_factory):
-    return make_pairs(tmp_path_factory.mktemp("stored"), market, {"good": 0.5, "bad": 3.0})
-
-
-@pytest.fixture
-def two(runs, stored):
-    """Two runs with cameras.npz."""
-    shutil.copytree(stored, runs, dirs_exist_ok=True)
-    return runs
 
 
 def results(folder, *names, evaluation="market1501"):

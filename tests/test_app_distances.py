@@ -1,30 +1,16 @@
 """The page on distances and thresholds: its numbers are those of lab.evaluate, at any threshold and for any cameras."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
 from app_pages import open_page, words, write_csv
 from make_demo import make_run
-from pair_runs import make_pairs
 
 from lab.data import load
 from lab.evaluate.error_rates import Verification
 from lab.evaluate.thresholds import at_fpr, camera_error_rates, decide, rate_matrix
 from lab.runs import Run
-
-
-@pytest.fixture(scope="module")
-def stored(market, tmp_path_factory):
-    return make_pairs(tmp_path_factory.mktemp("stored"), market, {"good": 0.5, "bad": 3.0})
-
-
-@pytest.fixture
-def two(runs, stored):
-    """Two runs with verification.npz."""
-    shutil.copytree(stored, runs, dirs_exist_ok=True)
-    return runs
 
 
 def load_pairs(folder, name: str = "good", evaluation: str = "market1501") -> Verification:

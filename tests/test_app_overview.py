@@ -8,6 +8,7 @@ from app_pages import open_page, words, write_csv
 from make_demo import make_run
 
 from lab.data import load
+from lab.data.readers import PUBLISHED_COUNTS
 from lab.evaluate.compare import intervals
 from lab.published import published_beside
 from lab.runs import Run
@@ -55,7 +56,10 @@ def test_what_runs_are_is_shown_for_the_chosen_ones(three):
     assert facts.loc["steps done"].tolist() == ["120", ""]
 
 
-def test_published_figures_of_the_same_data_set_are_marked(three):
+def test_published_figures_of_the_same_data_set_are_marked(three, monkeypatch):
+    result = Run(three / "good").result("market1501")
+    sizes = {"query": (result.num_query, 5, 3), "gallery": (result.num_gallery, 6, 3)}
+    monkeypatch.setitem(PUBLISHED_COUNTS, "market1501", sizes)
     app = open_page("overview")
     said = words(app)
     assert "Published by others" in said
@@ -64,6 +68,12 @@ def test_published_figures_of_the_same_data_set_are_marked(three):
     expected = published_beside("market1501")
     expected = expected[expected["labels used"] == "all"]
     assert tables(app)[1]["mAP"].tolist() == expected["mAP"].tolist()
+
+
+def test_published_figures_of_a_larger_test_set_are_not_to_be_compared(three):
+    app = open_page("overview")
+    assert "15 queries and 17 gallery crops, published 3,368 and 15,913" in app.warning[0].value
+    assert "Published by others" not in words(app)
 
 
 def test_published_figures_of_another_data_set_are_not_to_be_compared(three, market):

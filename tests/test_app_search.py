@@ -8,16 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from app_pages import open_page, pictures, words, write_csv
-from conftest import FINETUNED
-from make_demo import make_checkpoint, make_run
+from make_demo import FINETUNED, make_checkpoint, make_evaluated, make_run
 from PIL import Image
 from test_show_uploads import BAD
 
 from lab.data import load
 from lab.data.crops import resize, to_tensor
-from lab.evaluate.evaluate import evaluate_run
 from lab.evaluate.search import search
-from lab.evaluate.settings import EvaluateConfig
 from lab.finetune.train import load as load_mgn
 from lab.runs import Run
 from lab.show.uploads import cut_box
@@ -28,13 +25,7 @@ SIZE = (128, 32)
 @pytest.fixture(scope="session")
 def embedded(market, tmp_path_factory) -> Path:
     """A run of an untrained MGN that was evaluated, so that it holds its own gallery features."""
-    dataset = load("market1501", market)
-    run = make_run(tmp_path_factory.mktemp("embedded") / "run", dataset, 1.0, FINETUNED)
-    make_checkpoint(run.folder)
-    evaluate_run(
-        run, load_mgn(run.folder), dataset, EvaluateConfig(height=128, width=32, num_workers=0), progress=False
-    )
-    return run.folder
+    return make_evaluated(tmp_path_factory.mktemp("embedded") / "run", load("market1501", market), *SIZE).folder
 
 
 @pytest.fixture

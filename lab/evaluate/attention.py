@@ -8,7 +8,8 @@ Legend: B images in a batch; H, W size of the image; h, w size of the layer's ma
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -73,25 +74,10 @@ def grad_cam(
     image alone, such as the cosine of its feature with another crop's (a clone of what `embed` returns, which cannot take
     part in gradients). The model is used in eval mode and left as it was.
     """
-    kept, was_training, learning = {}, model.training, _freeze(model.eval())
-    handles = [
-        model.get_submodule(name).register_forward_hook(lambda _, __, output, name=name: kept.update({name: output}))
-        for name in layers
-    ]
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            total = score(images.clone().float().requires_grad_()).sum()
-            gradients = torch.autograd.grad(total, [kept[name] for name in layers])
-    finally:
-        for handle in handles:
-            handle.remove()
-        for parameter in learning:
-            parameter.requires_grad_(True)
-        model.train(was_training)
-    return {
-        name: F.relu((gradient.mean(dim=(2, 3), keepdim=True) * kept[name].detach()).sum(dim=1))  # (B, h, w)
-        for name, gradient in zip(layers, gradients, strict=True)
-    }
+    with _watched(model, layers) as kept:
+        total = score(images.clone().float().requires_grad_()).sum()
+        gradients = torch.autograd.grad(total, [kept[name] for name in layers])
+    return {name: _weighted(gradient, kept[name]) for name, gradient in zip(layers, gradients, strict=True)}
 
 
 def grad_cams(
@@ -106,26 +92,37 @@ def grad_cams(
     `grad_cam` gives it. One backward pass per name goes from the score to its layer, which for the heads of an MGN is
     next to nothing beside the trunk.
     """
+    found = {}
+    with _watched(model, set(layer_of.values())) as kept:
+        named = scores(images.clone().float().requires_grad_())
+        for name, layer in layer_of.items():
+            gradient = torch.autograd.grad(named[name].sum(), kept[layer], retain_graph=True)[0]
+            found[name] = _weighted(gradient, kept[layer])
+    return found
+
+
+@contextmanager
+def _watched(model: nn.Module, layers: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """What these layers return in a forward pass within, with gradients; the model is in eval mode, and then as before."""
     kept, was_training, learning = {}, model.training, _freeze(model.eval())
     handles = [
         model.get_submodule(name).register_forward_hook(lambda _, __, output, name=name: kept.update({name: output}))
-        for name in set(layer_of.values())
+        for name in layers
     ]
-    found = {}
     try:
         with torch.inference_mode(False), torch.enable_grad():
-            named = scores(images.clone().float().requires_grad_())
-            for name, layer in layer_of.items():
-                gradient = torch.autograd.grad(named[name].sum(), kept[layer], retain_graph=True)[0]
-                weighted = gradient.mean(dim=(2, 3), keepdim=True) * kept[layer].detach()
-                found[name] = F.relu(weighted.sum(dim=1))  # (B, h, w)
+            yield kept
     finally:
         for handle in handles:
             handle.remove()
         for parameter in learning:
             parameter.requires_grad_(True)
         model.train(was_training)
-    return found
+
+
+def _weighted(gradient: Tensor, maps: Tensor) -> Tensor:
+    """Channels (B, C, h, w) added up with their mean gradients, without what speaks against the score: (B, h, w)."""
+    return F.relu((gradient.mean(dim=(2, 3), keepdim=True) * maps.detach()).sum(dim=1))
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from lab.evaluate.breakdown import Breakdown, most_changed
 from lab.evaluate.compare import METRICS, Comparison
-from lab.show.curves import LINE_COLOURS, LINE_SYMBOLS, finish
+from lab.show.curves import LINE_COLOURS, LINE_SYMBOLS, error_bars, finish
 from lab.show.figures import JUNK
 from lab.show.images import file_name
 
@@ -145,14 +145,7 @@ def interval_figure(table: pd.DataFrame, title: str = "Means with 95 % intervals
             figure.add_scatter(
                 x=np.arange(len(METRICS)) + shift,
                 y=part["mean"],
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": part["high"] - part["mean"],
-                    "arrayminus": part["mean"] - part["low"],
-                    "thickness": 2,
-                    "width": 4,
-                },
+                error_y=error_bars(part, 2, 4),
                 mode="markers",
                 marker={
                     "color": LINE_COLOURS[number % len(LINE_COLOURS)],

@@ -144,6 +144,12 @@ def initialisation_figure(table: pd.DataFrame, title: str = "What the starting p
     return finish(figure, title, 400)
 
 
+def error_bars(part: pd.DataFrame, thickness: float = 2.0, width: float = 4) -> dict:
+    """From low to high around the mean, for a Scatter's error_x or error_y: columns mean, low, high."""
+    sides = {"array": part["high"] - part["mean"], "arrayminus": part["mean"] - part["low"]}
+    return {"type": "data", "symmetric": False, **sides, "thickness": thickness, "width": width}
+
+
 def line_style(number: int) -> dict:
     """Colour and dash of the curve with this number: no two look alike, also without colour."""
     dash = LINE_DASHES[number // len(LINE_COLOURS) % len(LINE_DASHES)]

@@ -56,42 +56,21 @@ def rank_list_figure(
     Under each crop its distance, pid and camera. `load_image(path)` gives (H, W, 3) uint8, or None for a grey tile.
     The same person by the query's own camera is not in the list, as the protocol wants.
     """
-    path = str(result.path[query])
-    entries = stored_entries(result, query, top_k)
-    known = result.gallery_path is not None
-    return ranked_sheet(
-        load_image(path),
-        f"pid {result.pid[query]}\ncam {result.camid[query]}",
-        entries,
-        load_image if known else lambda path: None,
-        title or file_name(path),
-        describe_list(result, query, len(entries)),
-        columns,
-    )
-
-
-def ranked_sheet(
-    query: np.ndarray | None,
-    query_words: str,
-    entries: Sequence[Entry],
-    load_image: ImageLoader = read_picture,
-    title: str = "",
-    subtitle: str = "",
-    columns: int = 10,
-) -> Figure:
-    """A query (H, W, 3) uint8 in its own frame, then the crops that were found for it, `columns` in a row."""
+    path, entries = str(result.path[query]), stored_entries(result, query, top_k)
+    load_entry = load_image if result.gallery_path is not None else lambda path: None
     columns = max(1, min(columns, len(entries)))
     rows = max(1, -(-len(entries) // columns))
     top, row_height = 1.05, TILE_HEIGHT + 1.0
     figure, axes = _sheet(max(1.5 + STEP * columns, 8.3), top + rows * row_height)
-    _write(axes, 0, 0, title, 12.5, weight="bold")
-    _write(axes, 0, 0.34, subtitle, 10.5)
-    _tile(axes, 0, top, query, "", QUERY)
+    _write(axes, 0, 0, title or file_name(path), 12.5, weight="bold")
+    _write(axes, 0, 0.34, describe_list(result, query, len(entries)), 10.5)
+    _tile(axes, 0, top, load_image(path), path, QUERY)
     _write(axes, 0.5, top - 0.04, "query", 11, QUERY, "center", "bottom", "bold")
-    _write(axes, 0.5, top + TILE_HEIGHT + 0.07, query_words, 9.5, ha="center")
+    words = f"pid {result.pid[query]}\ncam {result.camid[query]}"
+    _write(axes, 0.5, top + TILE_HEIGHT + 0.07, words, 9.5, ha="center")
     for place, entry in enumerate(entries):
         row, column = divmod(place, columns)
-        _ranked_tile(axes, 1.5 + STEP * column, top + row * row_height, entry, load_image)
+        _ranked_tile(axes, 1.5 + STEP * column, top + row * row_height, entry, load_entry)
     if not len(entries):
         _write(axes, 1.5, 1.9, "no gallery crop is left for this query", 10.5)
     _write(axes, 0, top + rows * row_height - 0.26, legend_of(entries), 9.5, "#444444")

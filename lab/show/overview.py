@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lab.runs import Run
-from lab.show.curves import LINE_COLOURS, finish
+from lab.show.curves import LINE_COLOURS, error_bars, finish
 from lab.show.run_facts import labels_used
 from lab.show.tables import METRICS, RERANK, initialisation, metrics
 
@@ -108,14 +108,7 @@ def ranking_figure(rows: pd.DataFrame, metric: str = "mAP", title: str = "") -> 
         figure.add_scatter(
             x=part["mean"],
             y=[runs.index(run) + (shift if len(looks) > 1 else 0) for run in part["run"]],
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": part["high"] - part["mean"],
-                "arrayminus": part["mean"] - part["low"],
-                "thickness": 2.5,
-                "width": 5,
-            },
+            error_x=error_bars(part, 2.5, 5),
             mode="markers",
             marker={"color": LINE_COLOURS[colour], "symbol": symbol, "size": 11},
             name=name,

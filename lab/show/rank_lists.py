@@ -12,12 +12,11 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from lab.evaluate.search import Found
 from lab.runs import Features
-from lab.show.figures import QUERY, SIGNS, Entry, legend_of, ranked_sheet
+from lab.show.figures import QUERY, SIGNS, Entry, legend_of
 from lab.show.images import ImageLoader, file_name, read_picture
 
 TILE = (112, 224)  # width and height of a crop
@@ -86,20 +85,6 @@ def found_entries(found: Found, gallery: Features) -> list[Entry]:
         )
         for crop, rank, kind, distance in parts
     ]
-
-
-def found_figure(
-    query: np.ndarray | None,
-    found: Found,
-    gallery: Features,
-    load_image: ImageLoader = read_picture,
-    title: str = "",
-    subtitle: str = "",
-    query_words: str = "",
-    columns: int = 10,
-) -> Figure:
-    """The query (H, W, 3) uint8 and the gallery crops that a search found for it, as a matplotlib Figure."""
-    return ranked_sheet(query, query_words, found_entries(found, gallery), load_image, title, subtitle, columns)
 
 
 def found_table(found: Found, gallery: Features) -> pd.DataFrame:
