@@ -33,18 +33,10 @@ class PartMaps:
 
 @st.cache_resource(max_entries=4, show_spinner="Loading the model …")
 def load_model(checkpoint: str, files: Stamp):
-    """The fine-tuned model in a checkpoint."""
-    from lab.finetune.train import load
-
-    return load(checkpoint)
-
-
-@st.cache_resource(max_entries=4, show_spinner="Loading the model …")
-def load_any(folder: str, files: Stamp):
-    """The model in a run's checkpoint, fine-tuned or pre-trained, ready to `embed`."""
+    """The model in a run's checkpoint.pt, fine-tuned or pre-trained, ready to `embed`."""
     from lab.models import load_model as load
 
-    return load(Run(folder)).eval()
+    return load(Run(Path(checkpoint).parent)).eval()
 
 
 @st.cache_data(max_entries=16, show_spinner=False)

@@ -56,7 +56,8 @@ def test_several_runs_are_compared(two):
 def test_a_broken_log_leaves_the_other_one(two, content):
     (two / "good" / "log.csv").write_text(content)
     app = open_page("training", trained=["pre", "good"])
-    assert "pre" in {line["name"] for line in spec(app)["data"]} or "1/(K + 1)" in words(app)
+    assert spec(app)["data"]
+    assert "1/(K + 1)" in words(app)  # said of the pre-training, which is still there
 
 
 def test_no_log_says_what_writes_one_and_views_are_there_all_the_same(runs, market):

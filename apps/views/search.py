@@ -4,7 +4,7 @@ import numpy as np
 import streamlit as st
 from choices import Choices, chosen, keep_valid, need_results
 from loaders import data_root, evaluate_command, stamp
-from models import embed_picture, load_any
+from models import embed_picture, load_model
 from parts import link, offer_picture, offer_table, plain
 from search_parts import STAGES, Brought, Gallery, brought_upload, example_street, open_gallery
 
@@ -126,7 +126,7 @@ def show_found(
 ) -> None:
     """The nearest gallery crops. Nothing of an upload goes into a cache."""
     with st.spinner("Searching …"):
-        model = load_any(str(run.folder), stamp(run.checkpoint))
+        model = load_model(str(run.checkpoint), stamp(run.checkpoint))
         feature = embed_picture(model, crop, gallery.size, gallery.flip)
         found = search(feature, gallery.features, top_k=top_k)
         count = len(gallery.features.pid)
