@@ -267,7 +267,7 @@ class Run:
                 write_json(run.folder / "config.json", config)
             except OSError as error:
                 raise _cannot_write(run.folder, error) from error
-        return cls(folder)
+            return cls(folder)  # read before the lock is given back: then another process may begin it anew
 
     @classmethod
     def _open_same(cls, folder: str | Path, config: dict, settings) -> "Run":

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -372,6 +373,22 @@ def test_a_run_that_was_begun_anew_by_others_is_not_trained(tmp_path):
     with pytest.raises(InputError, match="another process has begun .* anew with other settings"):
         enter(mine)
     enter(Run(tmp_path / "r"))
+
+
+def test_a_run_that_another_process_begins_anew_right_after_its_creation_is_not_trained(tmp_path, monkeypatch):
+    locked = Run.locked
+
+    @contextmanager
+    def overtaken(run):
+        with locked(run):
+            yield
+        monkeypatch.undo()
+        assert in_another_process(Run.create, run.folder, "pretrain", {"lr": 0.2}) == "done"
+
+    monkeypatch.setattr(Run, "locked", overtaken)
+    mine = Run.create(tmp_path / "r", "pretrain", {"lr": 0.1})
+    with pytest.raises(InputError, match="another process has begun .* anew with other settings"):
+        enter(mine)
 
 
 def test_the_first_process_of_a_job_creates_and_locks_and_the_others_open(tmp_path, monkeypatch):
