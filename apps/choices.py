@@ -27,6 +27,11 @@ class Choices:
     evals: dict[str, tuple[Run, str, EvalResult]]
     found: dict[tuple[str, str], dict]
 
+    @property
+    def evaluation(self) -> str:
+        """The name of the evaluation that is shown of each run."""
+        return self.dataset + (RERANK if self.rerank else "")
+
     def run(self, name: str) -> Run:
         return next(run for run in self.runs if run.name == name)
 

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 from choices import keep_valid
 from loaders import Stamp, data_root, read_cameras, read_result, thumbnail
-from parts import go_to, link, offer_table, plain, show_chart
+from parts import go_to, link, offer_table, plain, show_chart, stem_of
 from queries import query_label
 
 from lab.evaluate.breakdown import Breakdown, break_down, camera_matrices, most_changed
@@ -52,7 +52,7 @@ class Pair:
 
     @property
     def stem(self) -> str:
-        return f"{self.names[0]}-{self.names[1]}-{self.places[0][1]}"
+        return stem_of(self.names, self.places[0][1])
 
     def label(self, query: int) -> str:
         return query_label(self.results[0], query)
@@ -172,7 +172,7 @@ def show_failures(pair: Pair) -> None:
     if len(pair.runs) == 2 and len({place[1] for place in pair.places}) == 1:
         with st.container(horizontal=True):
             for words in (f"right in {a}, wrong in {b}", f"wrong in {a}, right in {b}"):
-                link("rank_lists", f"Those {plain(words)}", run=pair.runs, rerank=pair.rerank, outcome=words)
+                link("rank_lists", f"Those {words}", run=pair.runs, rerank=pair.rerank, outcome=words)
     figure = failure_figure(pair.detail.failures, pair.names, "What is wrong with the queries that are wrong at rank 1")
     alt = f"Bars of the kinds of error of {a} beside those of {b}"
     show_chart(figure, f"{pair.stem}-failures", alt, pair.detail.failures)
@@ -206,9 +206,10 @@ def show_cameras(pair: Pair) -> None:
     figures = [draw(matrix, title) for draw, matrix, title in zip(DRAWN, matrices, titles, strict=True)]
     side_by_side = matrices[0].shape[1] <= WIDE
     places = [*(st.columns(2) if side_by_side else [st.container(), st.container()]), st.container()]
-    for place, figure, matrix, title in zip(places, figures, matrices, titles, strict=True):
+    stems = [f"{pair.stem}-{metric}-by-camera-{side}" for side in ("A", "B", "difference")]
+    for place, figure, matrix, title, stem in zip(places, figures, matrices, titles, stems, strict=True):
         with place:
-            show_chart(figure, f"{pair.stem}-{title}", f"Matrix of {title} by camera", matrix.reset_index())
+            show_chart(figure, stem, f"Matrix of {title} by camera", matrix.reset_index())
     st.caption(
         "Each query is searched among the crops of one gallery camera alone. Blank: a camera with itself, or nobody to "
         "find. In the difference, blue is a gain in B and orange a loss. A cell is a mean over few people, so it is noisy."

@@ -39,6 +39,26 @@ def distance_range(found: dict[str, Verification]) -> tuple[float, float]:
     return float(min(ends)), float(max(ends))
 
 
+def choose_fpr(found: dict[str, Verification], name: str) -> float:
+    """The share of pairs of two persons that may be accepted, and a button that sets the threshold to it."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        per_cent = st.number_input(
+            "FPR that is allowed (%)", 0.0, 100.0, 1.0, 0.1, "%.4g", key="fpr", bind="query-params", width=240,
+            help="Of 100 pairs of two persons, so many may be accepted",
+        )  # fmt: skip
+        strict = at_fpr(found[name], per_cent / 100).threshold
+        low, high = distance_range(found)
+        st.button(
+            f"Use threshold {strict:.3f}", icon=":material/straighten:", key="take", on_click=take,
+            args=(min(max(strict, low), high),), help=f"The one of {plain(name)} at this FPR",
+        )  # fmt: skip
+    return per_cent / 100
+
+
+def take(threshold: float) -> None:
+    st.session_state["threshold"] = threshold
+
+
 def show_histogram(found: Verification, threshold: float, name: str, stem: str) -> None:
     """The two hills of distances, over all cameras or between two, with the threshold."""
     query, gallery = None, None
@@ -101,8 +121,8 @@ def count(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
 
 
-def show_roc(found: dict[str, Verification], name: str, threshold: float, stem: str) -> None:
-    """The ROC curves of all chosen runs, and what each reaches at a chosen FPR."""
+def show_roc(found: dict[str, Verification], name: str, threshold: float, fpr: float, stem: str) -> None:
+    """The ROC curves of all chosen runs, and what each reaches at the FPR that is allowed."""
     curves = pd.concat(
         [
             pd.DataFrame({"run": run, "threshold": one.roc_threshold, "FPR": one.roc_fpr, "TPR": one.roc_tpr})
@@ -114,29 +134,14 @@ def show_roc(found: dict[str, Verification], name: str, threshold: float, stem: 
         "Each threshold is a point; higher is better, and further left is stricter. FPR is on a logarithmic axis, as a "
         "gallery has many strangers. Filled marks: equal errors. Ring: the threshold chosen above."
     )
-    level = st.number_input(
-        "FPR that is allowed (%)", 0.0, 100.0, 1.0, 0.1, "%.4g", key="fpr", bind="query-params", width=240,
-        help="Of 100 pairs of two persons, so many may be accepted",
-    )  # fmt: skip
-    table = operating_table(found, level / 100)
+    table = operating_table(found, fpr)
     formats = {name: "%.1f" for name in table if name.endswith("(%)")} | {"threshold": "%.3f", "equal at": "%.3f"}
     formats["FPR (%)"] = "%.3g"
     st.dataframe(
         table, hide_index=True,
         column_config={column: st.column_config.NumberColumn(column, format=text) for column, text in formats.items()},
     )  # fmt: skip
-    with st.container(horizontal=True):
-        offer_table(table, f"{stem}-operating-points")
-        strict = at_fpr(found[name], level / 100).threshold
-        low, high = distance_range(found)
-        st.button(
-            f"Use threshold {strict:.3f}", icon=":material/straighten:", key="take", on_click=take,
-            args=(min(max(strict, low), high),), help=f"The one of {plain(name)} at this FPR",
-        )  # fmt: skip
-
-
-def take(threshold: float) -> None:
-    st.session_state["threshold"] = threshold
+    offer_table(table, f"{stem}-operating-points")
 
 
 def show_cameras(found: Verification, threshold: float, name: str, stem: str) -> None:

@@ -10,12 +10,21 @@ from pathlib import Path
 import streamlit as st
 from choices import choose
 from loaders import find_folder, list_runs
-from parts import follow, plain
+from parts import plain
 
 ICON = str(Path(__file__).with_name("icon.svg"))
 STYLE = """<style>
 .stMainBlockContainer {padding: 4.2rem 2rem 2rem}  /* room for pictures on a projector */
 [class*="st-key-narrow"] button {padding-left: 0; padding-right: 0; min-width: 2.1rem; white-space: nowrap}
+/* names of runs may begin alike: they are shown whole */
+.stSidebar .stMultiSelect .react-aria-ComboBox > div {max-height: none}
+.stSidebar .stMultiSelect [data-tag] {height: auto; max-width: 100%; padding-block: 0.25rem; line-height: 1.25}
+.stSidebar .stMultiSelect [data-tag] span {white-space: normal; overflow-wrap: anywhere}
+[data-testid="stMultiSelectDropdown"] {min-width: min(26rem, 90vw)}
+.lab-link {display: inline-flex; align-items: center; gap: 0.4rem; padding: 0.25rem 0.5rem; border-radius: 0.5rem}
+a.lab-link, a.lab-link:visited {color: inherit; text-decoration: none}
+a.lab-link:hover {background: color-mix(in srgb, currentColor 10%, transparent)}
+.lab-icon {font-family: "Material Symbols Rounded"; font-size: 1.25rem; line-height: 1}
 </style>"""
 
 
@@ -36,7 +45,6 @@ def main() -> None:
         ],
         position="top",
     )
-    follow()
     folder = find_folder()
     runs, problems = list_runs(folder)
     if not runs:

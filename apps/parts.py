@@ -1,17 +1,22 @@
 """Parts that pages are made of: charts and tables with their downloads, and links from one page to another.
 
 Every table and figure of the explorer can be saved: a table as CSV, a drawn picture as PNG, and a chart as SVG by the
-camera in its corner, with its numbers as CSV.
+camera in its corner, with its numbers as CSV. Their files are called RUNS-EVALUATION-WHAT (`stem_of`).
 """
 
+import html
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from urllib.parse import urlencode
 
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
 DOWNLOAD = ":material/download:"
+NAMED = 3  # runs that the name of a file spells
+DEFAULT_PAGE = "overview"  # it has no name in its address
 
 
 def show_chart(
@@ -49,36 +54,31 @@ def offer_picture(picture: bytes | Callable[[], bytes], stem: str, label: str = 
     st.download_button(label, picture, name, "image/png", key=f"png {stem}", icon=DOWNLOAD, on_click="ignore")
 
 
-def link(page: str, label: str, icon: str = "arrow_forward", **choices: str) -> None:
-    """A link to another page that keeps what the sidebar says; `choices` are values of that page's selectors."""
-    st.page_link(f"views/{page}.py", label=label, icon=f":material/{icon}:", query_params=address(**choices))
+def link(page: str, label: str, icon: str = "arrow_forward", **choices: str | list[str]) -> None:
+    """A link to another page that keeps what the sidebar says; `choices` are values of that page's selectors.
+
+    It is the browser's own link and no st.page_link, which adds the choices of the page that is left to its address.
+    """
+    words = f'<span class="lab-icon" aria-hidden="true">{icon}</span>{html.escape(label)}'
+    st.html(f'<a class="lab-link" href="{html.escape(address(page, **choices))}">{words}</a>', width="content")
 
 
-def go_to(page: str, **choices: str) -> None:
-    """Open another page now, for instance when a point was clicked: the next run of the script does it (`follow`)."""
-    plain_ranking = {"rerank": "false"} if "rerank" in st.session_state else {}
-    st.session_state["go_to"] = page, plain_ranking | address(**choices)
-    st.rerun()
+def go_to(page: str, **choices: str | list[str]) -> None:
+    """Open another page now, for instance when a point was clicked, so that Back returns to this one as it was."""
+    target = address(page, **choices)
+    if st.session_state.get("gone to") == target:
+        return  # the browser came back to a page that it had kept, where the point is still chosen
+    st.session_state["gone to"] = target
+    st.html(f"<script>window.location.assign({json.dumps(target)})</script>", unsafe_allow_javascript=True)
+    st.stop()
 
 
-def follow() -> None:
-    """Open the page that `go_to` asked for: before any selector is drawn, as one that is drawn keeps its value."""
-    page, choices = st.session_state.pop("go_to", (None, {}))
-    if page is None:
-        return
-    known = {key: value for key, value in choices.items() if key in st.session_state}  # a selector has it: it is told
-    for key, value in known.items():
-        st.session_state[key] = value == "true" if key == "rerank" else value
-    st.switch_page(f"views/{page}.py", query_params={key: choices[key] for key in choices if key not in known})
-
-
-def address(**choices: str) -> dict[str, str | list[str]]:
-    """The part of a URL that opens a view again: what the sidebar says, and `choices`, which have the last word."""
+def address(page: str, **choices: str | list[str]) -> str:
+    """The URL that opens a view: a page, what the sidebar says, and `choices`, which have the last word."""
     chosen = st.session_state["choices"]
-    shared = {"run": list(chosen.evals), "dataset": chosen.dataset}
-    if chosen.rerank:
-        shared["rerank"] = "true"
-    return {key: value for key, value in {**shared, **choices}.items() if value not in ("", [], None)}
+    shared = {"run": list(chosen.evals), "dataset": chosen.dataset, "rerank": "true" if chosen.rerank else ""}
+    said = {key: value for key, value in {**shared, **choices}.items() if value not in ("", [], None)}
+    return f"./{'' if page == DEFAULT_PAGE else page}?{urlencode(said, doseq=True)}"
 
 
 def plain(text: str) -> str:
@@ -86,6 +86,13 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|<>~$:&])", r"\\\1", str(text))
 
 
+def stem_of(runs: Iterable[str], evaluation: str = "") -> str:
+    """How the name of each download begins: of which run or runs, of which evaluation. What it is comes behind."""
+    names = list(runs)
+    said = "-".join(names)[:120] if len(names) <= NAMED else f"{len(names)}-runs"
+    return f"{said}-{evaluation}" if evaluation else said
+
+
 def file_stem(text: str) -> str:
     """A file name's beginning that every system takes."""
-    return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:120] or "lab"
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:200] or "lab"

@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 from choices import Choices, keep_valid
 from loaders import data_root, thumbnail
-from parts import offer_table, plain
+from parts import offer_table, plain, stem_of
 
 from lab.errors import InputError
 from lab.evaluate.breakdown import per_query_table
@@ -57,12 +57,12 @@ def choose_query(choices: Choices, name: str | None = None) -> int:
 
 def list_queries(choices: Choices) -> None:
     """All queries of the first run as a table, to look through and to save."""
-    name, (_, _, result) = next(iter(choices.evals.items()))
+    name, (_, evaluation, result) = next(iter(choices.evals.items()))
     with st.expander(f"All queries of {plain(name)} as a table"):
         table = query_table(result)
         per_cent = {column: st.column_config.NumberColumn(f"{column} (%)", format="%.1f") for column in ("AP", "INP")}
         st.dataframe(table, column_config=per_cent)
-        offer_table(table, f"{name}-queries", index=True)
+        offer_table(table, f"{stem_of([name], evaluation)}-queries", index=True)
 
 
 def query_label(result: EvalResult, query: int) -> str:

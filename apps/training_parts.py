@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 from choices import Choices, keep_valid
 from loaders import data_root
-from parts import plain, show_picture
+from parts import plain, show_picture, stem_of
 from view_pictures import recipes, recipes_png, training_png, views_png
 
 from lab.runs import Run
@@ -56,12 +56,13 @@ def show_views(choices: Choices, runs: list[Run]) -> None:
     with left:
         changes = choose_milder(settings) if shown == FINETUNE else choose_recipe(settings)
     size = size_of(settings)
+    stem = stem_of([run.name] if run else [])
     with right, st.spinner("Drawing …"):
         try:
             if shown == PRETRAIN:
                 steps, sheet = views_png(crops, names, size, changes, seed)
-                show_picture(sheet, "views", "A row per crop: the crop and random views of it.")
-                show_picture(steps, "view steps", "How one view is made, step by step")
+                show_picture(sheet, f"{stem}-views", "A row per crop: the crop and random views of it.")
+                show_picture(steps, f"{stem}-view-steps", "How one view is made, step by step")
                 caption = (
                     "Any two views in a row are *the same* to the network, so whatever differs between them it learns to "
                     "ignore. With strong colour jitter it ignores the colour of clothes, which tells people apart; with "
@@ -69,14 +70,18 @@ def show_views(choices: Choices, runs: list[Run]) -> None:
                 )
             elif shown == COMPARED:
                 show_picture(
-                    recipes_png(crops[0], size, changes, seed), "recipes", "A row per recipe of views of one crop"
+                    recipes_png(crops[0], size, changes, seed),
+                    f"{stem}-recipes",
+                    "A row per recipe of views of one crop",
                 )
                 caption = (
                     "In a column, chance is the same: what differs is the recipe. The last row follows the sliders."
                 )
             else:
                 show_picture(
-                    training_png(crops, names, size, changes, seed), "fine-tuning", "Changed crops, a row each"
+                    training_png(crops, names, size, changes, seed),
+                    f"{stem}-fine-tuning-views",
+                    "Changed crops, a row each",
                 )
                 caption = (
                     "Fine-tuning knows the names, so its changes are milder: mirror, shift by some pixels, erase a "

@@ -1,6 +1,7 @@
 """The explorer, page by page: with nothing to show, with one and several runs, and with folders that are broken."""
 
 import json
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -8,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from app_pages import open_page, pictures, words, write_csv
-from make_demo import make_checkpoint, make_run, pretrain_log
+from app_pages import downloads, open_page, pictures, words, write_csv
+from make_demo import finetune_log, make_checkpoint, make_run, pretrain_log
 
 from lab.data import load
 from lab.runs import Run
@@ -55,6 +56,33 @@ def test_rank_lists_of_three_runs(three):
     app = open_page("rank_lists")
     assert len(pictures(app)) == 3
     assert len(app.get("download_button")) == 9
+
+
+@pytest.mark.parametrize(
+    ("page", "choices", "names"),
+    [
+        ("overview", {}, "(all-runs-market1501|good-bad-market1501-rerank|published-market1501|good-bad)"),
+        ("rank_lists", {}, "(good|bad|good-bad)-market1501-rerank"),
+        ("compare", {}, "good-bad-market1501-rerank"),
+        ("compare", {"where": "cameras"}, "good-bad-market1501-rerank"),
+        ("distances", {}, "good-market1501-rerank"),
+        ("distances", {"errors": "all thresholds (ROC)"}, "good-bad-market1501-rerank"),
+        ("training", {}, "good"),
+        ("training", {"panel": "views"}, "good"),
+        ("data", {}, "good-market1501-rerank"),
+    ],
+)
+def test_names_of_downloads_say_runs_evaluation_and_what_it_is(two, page, choices, names):
+    finetune_log().to_csv(two / "good" / "log.csv", index=False)
+    found = downloads(open_page(page, run=["good", "bad"], rerank="true", **choices))
+    assert found
+    for name in found:
+        assert re.fullmatch(rf"{names}-[a-z0-9].*", name), name
+
+
+def test_many_runs_are_counted_in_the_name_of_a_file(three, market):
+    make_run(three / "fourth", load("market1501", market), 2.0)
+    assert "4-runs-market1501-cmc" in downloads(open_page("overview", run=["good", "middle", "bad", "fourth"]))
 
 
 def test_runs_are_chosen_in_the_url(three):

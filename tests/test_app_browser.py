@@ -25,6 +25,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="Playwright for P
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install Debian's package chromium")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+LONG = ("finetune-tiny-synthetic-from-luperson-seed-0", "finetune-tiny-synthetic-from-luperson-seed-1")
 PAGES = ("", "rank_lists", "attention", "compare", "distances", "embedding", "training", "search", "data")
 
 
@@ -32,7 +33,7 @@ PAGES = ("", "rank_lists", "attention", "compare", "distances", "embedding", "tr
 def folder(tmp_path_factory, market) -> Path:
     folder = tmp_path_factory.mktemp("browser")
     dataset = load("market1501", market)
-    for name, noise in {"good": 0.6, "middle": 1.2, "bad": 5.0}.items():
+    for name, noise in {"good": 0.6, "middle": 1.2, "bad": 5.0, **dict.fromkeys(LONG, 9.0)}.items():
         make_run(folder / name, dataset, noise)
     return folder
 
@@ -112,6 +113,46 @@ def test_point_leads_to_its_rank_list_whose_address_opens_the_same_view(page, se
     page.goto("about:blank")
     visit(page, address)
     assert [image.get_attribute("alt") for image in page.locator("img[alt^='Rank list']").all()] == before
+
+
+def chosen_runs(page) -> list[str]:
+    """The runs that the sidebar says."""
+    return [chip.inner_text() for chip in page.locator(".stSidebar .st-key-run [data-tag]:visible").all()]
+
+
+def test_back_returns_from_a_point_to_the_page_as_it_was(page, server):
+    visit(page, f"{server}/compare?run=good&run=bad&rerank=true&changed=10")
+    before = page.url
+    page.locator(".js-plotly-plot .scatterlayer .trace .points path").last.click(force=True)
+    page.wait_for_url("**/rank_lists**")
+    settle(page)
+    page.go_back()
+    settle(page)
+    assert page.url == before
+    assert page.locator("h1").inner_text() == "Which run is better, and where?"
+    assert chosen_runs(page) == ["good", "bad"]
+
+
+def test_a_link_says_each_choice_once_and_back_returns_from_it(page, server):
+    visit(page, f"{server}/compare?run=good&run=bad&where=cameras")
+    before = page.url
+    page.get_by_role("link", name="Their rank lists").click()
+    page.wait_for_url("**/rank_lists**")
+    settle(page)
+    assert parse_qs(urlsplit(page.url).query) == {"run": ["good", "bad"], "dataset": ["market1501"]}
+    page.go_back()
+    settle(page)
+    assert page.url == before
+    assert chosen_runs(page) == ["good", "bad"]
+
+
+@pytest.mark.parametrize("width", [1024, 1280])
+def test_names_of_runs_that_begin_alike_are_shown_whole(page, server, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    visit(page, f"{server}/?run={LONG[0]}&run={LONG[1]}")
+    for name in page.locator(".stSidebar .st-key-run [data-tag]:visible span").all():
+        assert name.evaluate("name => name.scrollWidth <= name.clientWidth")  # nothing of it is cut
+    assert chosen_runs(page) == list(LONG)
 
 
 def test_choice_is_in_the_address_and_the_table_can_be_saved(page, server, folder, tmp_path):

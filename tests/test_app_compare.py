@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from app_pages import open_page, words, write_csv
+from app_pages import left_for, links, open_page, words, write_csv
 from make_demo import make_run
 
 from lab.data import load
@@ -113,9 +113,10 @@ def test_a_clicked_point_opens_its_rank_lists(three):
     app.session_state["bad-middle-market1501-queries"] = {"selection": {"points": [{"customdata": 7}]}}
     app.run()
     assert not app.exception
-    assert app.title[0].value == "Whom does it find?"
-    assert app.selectbox(key="query").value.startswith("7 ·")
-    assert app.multiselect(key="run").value == ["bad", "middle"]
+    page, choices = left_for(app)
+    assert page == "rank_lists"
+    assert choices["query"][0].startswith("7 ·")
+    assert choices["run"] == ["bad", "middle"]
 
 
 def test_several_points_are_listed(three):
@@ -132,9 +133,25 @@ def test_a_row_of_a_table_opens_its_rank_lists(three):
     query = app.dataframe[-1].value["query"].iloc[1]
     app.session_state["lost rows"] = {"selection": {"rows": [1], "columns": []}}
     app.run()
-    assert app.title[0].value == "Whom does it find?"
-    assert app.selectbox(key="query").value.startswith(f"{query} ·")
-    assert app.toggle(key="rerank").value
+    page, choices = left_for(app)
+    assert page == "rank_lists"
+    assert choices["query"][0].startswith(f"{query} ·")
+    assert choices["run"] == ["good", "bad"]
+    assert choices["rerank"] == ["true"]
+
+
+def test_a_page_that_the_browser_had_kept_does_not_leave_again(three):
+    app = open_page("compare", run_a="good", run_b="bad")
+    app.session_state["lost rows"] = {"selection": {"rows": [1], "columns": []}}
+    app.run()
+    assert left_for(app)
+    assert "Notebook 08" not in words(app)
+    app.run()
+    assert left_for(app) is None
+    assert "Notebook 08" in words(app)  # the page is shown to its end
+    app.session_state["lost rows"] = {"selection": {"rows": [0], "columns": []}}
+    app.run()
+    assert left_for(app)
 
 
 def test_a_query_can_be_opened_without_a_mouse(three):
@@ -142,7 +159,9 @@ def test_a_query_can_be_opened_without_a_mouse(three):
     label = f"4 · pid {result.pid[4]} · cam {result.camid[4]}"
     app = open_page("compare", open=label)
     assert app.selectbox(key="open").value == label
-    assert any("Open its rank lists" in str(link.proto.label) for link in app.get("page_link"))
+    page, choices = links(app)["Open its rank lists"]
+    assert page == "rank_lists"
+    assert choices["query"] == [label]
     assert f"AP {100 * result.ap[4]:.1f} %" in said(app)
 
 
@@ -151,9 +170,9 @@ def test_kinds_of_error_are_counted(three):
     a, b = results(three, "good", "bad")
     table = app.dataframe[1].value.set_index("at rank 1")["queries"]
     assert table["right in good only"] == ((a.first_match == 1) & (b.first_match > 1)).sum()
-    assert [
-        link for link in app.get("page_link") if "right in good, wrong in bad" in link.proto.label.replace("\\", "")
-    ]
+    page, choices = links(app)["Those right in good, wrong in bad"]
+    assert page == "rank_lists"
+    assert choices["outcome"] == ["right in good, wrong in bad"]
 
 
 def test_matrices_of_cameras_and_their_difference(two):

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from app_pages import open_page, pictures, words, write_csv
+from app_pages import links, open_page, pictures, words, write_csv
 from make_demo import make_run
 from test_data_overview import PLACES, make_folder
 
@@ -51,8 +51,9 @@ def test_one_person_by_camera_from_the_url(three):
     assert app.selectbox(key="data_run").value == "bad"
     assert "A row for each camera" in words(app)
     assert "0" not in app.selectbox(key="identity").options  # distractors are no person
-    link = next(element.proto for element in app.get("page_link") if "found for these queries" in element.proto.label)
-    assert "pid=22" in link.query_string
+    page, choices = links(app)["Who is found for these queries?"]
+    assert page == "rank_lists"
+    assert choices["pid"] == ["22"]
 
 
 def test_training_data_is_read_when_it_is_asked_for(three, market):

@@ -103,9 +103,17 @@ def test_roc_of_all_runs_with_what_they_reach_at_an_fpr(two):
         assert table.loc[name, "threshold"] == pytest.approx(reached.threshold)
     names = [trace.get("name", "") for trace in chart(app)["data"]]
     assert any(name.startswith("bad (equal error") for name in names)
-    app.button(key="take").click().run()
-    assert app.slider(key="threshold").value == pytest.approx(max(at_fpr(load_pairs(two), 0.05).threshold, 0), abs=0.01)
-    assert not app.exception
+
+
+def test_the_fpr_that_is_allowed_sets_the_threshold_of_every_view(two):
+    strict = at_fpr(load_pairs(two), 0.05).threshold
+    for view in ("one threshold", "all thresholds (ROC)", "cameras"):
+        app = open_page("distances", errors=view)
+        app.number_input(key="fpr").set_value(5.0).run()
+        assert app.button(key="take").label == f"Use threshold {strict:.3f}"
+        app.button(key="take").click().run()
+        assert app.slider(key="threshold").value == pytest.approx(strict, abs=0.01)
+        assert not app.exception
 
 
 @pytest.mark.parametrize(

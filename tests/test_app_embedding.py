@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from app_pages import open_page, pictures, words, write_csv
+from app_pages import links, open_page, pictures, words, write_csv
 from make_demo import features, make_run
 
 from lab.data import load
@@ -47,7 +47,7 @@ def maps(run: Run) -> list[str]:
 def select(app, *numbers: int):
     """Select points of the map as a reader would."""
     points = [{"customdata": [number, 1, 1, "query", "", ""]} for number in numbers]
-    app.session_state["map only market1501 both-PCA-1000-0"] = {"selection": {"points": points}}
+    app.session_state["only-market1501-map-both-PCA-1000-0"] = {"selection": {"points": points}}
     return app.run()
 
 
@@ -143,10 +143,9 @@ def test_selected_points_show_their_crops_and_lead_to_rank_lists(run):
     assert len(pictures(app)) == 1
     assert app.dataframe[0].value.index.tolist() == [0, 3, 20]
     result = run.result("market1501")
-    links = [element.proto.label for element in app.get("page_link")]
     for query in (0, 3):
-        assert f"Rank list of query {query} · pid {result.pid[query]} · cam {result.camid[query]}" in links
-    assert not any("query 20 " in label for label in links)
+        assert f"Rank list of query {query} · pid {result.pid[query]} · cam {result.camid[query]}" in links(app)
+    assert not any("query 20 " in label for label in links(app))
     app = select(app, 5)
     assert app.text_input(key="points").value == "5"
 

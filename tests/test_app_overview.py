@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from app_pages import open_page, words, write_csv
+from app_pages import links, open_page, words, write_csv
 from make_demo import make_run
 
 from lab.data import load
@@ -151,3 +151,10 @@ def test_what_was_not_evaluated_gets_the_command(runs):
 
 def test_no_run_gives_the_command(runs):
     assert "lab demo --out demo" in words(open_page("overview"))
+
+
+def test_links_hold_each_choice_once_and_the_chosen_runs(three):
+    found = links(open_page("overview", run=["good", "bad"], rerank="true"))
+    assert found["See how they learned"] == (
+        "training", {"run": ["good", "bad"], "dataset": ["market1501"], "rerank": ["true"]}
+    )  # fmt: skip

@@ -25,9 +25,10 @@ def spec(app) -> dict:
     return json.loads(app.get("plotly_chart")[0].proto.spec)
 
 
-def test_the_first_chosen_run_with_a_log_is_shown_over_its_epochs(two):
+def test_the_chosen_runs_with_a_log_are_shown_over_their_epochs(two):
     app = open_page("training", run=["bad", "good"])
-    assert app.multiselect(key="trained").value == ["good"]
+    assert not app.toggle(key="other_runs").value
+    assert "No log.csv, so there are no curves of: bad" in words(app)
     assert spec(app)["layout"]["xaxis"]["title"]["text"] == "epoch"
     assert "Fine-tuning: accuracy" in words(app)
 
@@ -44,6 +45,31 @@ def test_the_queue_of_the_config_gives_the_chance_line_that_a_log_lacks(two):
     pretrain_log().drop(columns="chance_loss").to_csv(two / "pre" / "log.csv", index=False)
     names = {line["name"] for line in spec(open_page("training", trained="pre"))["data"]}
     assert {"chance: log(K + 1)", "chance"} <= names
+
+
+def test_the_page_follows_the_sidebar(two):
+    finetune_log().to_csv(two / "bad" / "log.csv", index=False)
+    app = open_page("training", run=["bad", "good"])
+    assert {line["name"] for line in spec(app)["data"]} == {"bad", "good"}
+    assert "No log.csv" not in words(app)
+    app.multiselect(key="run").set_value(["good", "middle"]).run()
+    assert spec(app)["layout"]["title"]["text"] == "good"
+    assert "no curves of: middle" in words(app)
+    app.multiselect(key="run").set_value(["middle"]).run()
+    assert not app.get("plotly_chart")
+    assert "Choose at least one run that has a log.csv" in words(app)
+
+
+def test_other_runs_than_those_of_the_sidebar_can_be_shown(two):
+    app = open_page("training", run=["good"])
+    app.toggle(key="other_runs").set_value(True).run()
+    assert app.multiselect(key="trained").options == ["good", "pre"]
+    assert app.multiselect(key="trained").value == ["good"]
+    app.multiselect(key="trained").set_value(["pre"]).run()
+    assert "Pre-training: the grey dashed lines" in words(app)
+    assert app.toggle(key="other_runs").value
+    app.toggle(key="other_runs").set_value(False).run()
+    assert spec(app)["layout"]["title"]["text"] == "good"
 
 
 def test_several_runs_are_compared(two):
@@ -68,7 +94,7 @@ def test_no_log_says_what_writes_one_and_views_are_there_all_the_same(runs, mark
 
 
 def test_no_chosen_run(two):
-    app = open_page("training")
+    app = open_page("training", other_runs="true")
     app.multiselect(key="trained").set_value([]).run()
     assert "at least one run" in words(app)
     assert not app.exception

@@ -75,6 +75,20 @@ def test_convolution_of_small_maps_is_the_convolution(size, stride):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [(4, 2), (3, 2), (8, 1)])
+def test_bfloat16_of_maps_of_two_columns_is_not_left_to_the_kernel_that_reads_beside_them(size, monkeypatch):
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(32, 32, 3, stride=2, padding=1, bias=False)
+    maps = torch.randn(4, 32, *size).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        exact = conv(maps)
+        use_for_small_maps(torch.nn.Sequential(conv))
+        monkeypatch.setattr(torch.nn.Conv2d, "forward", None)  # torch's own convolution, and so oneDNN's, is not called
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(conv(maps).float(), exact, rtol=0.02, atol=0.02)
+        torch.testing.assert_close(conv.bfloat16()(maps.bfloat16()).float(), exact, rtol=0.02, atol=0.02)
+
+
 def test_a_trunk_goes_into_trunk_and_all_three_branches():
     torch.manual_seed(1)
     trunk, model = resnet(18).state_dict(), MGN(4, 18)

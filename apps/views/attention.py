@@ -1,5 +1,7 @@
 """Attention: which pixels of a crop decide, why two crops match, and which parts of the model tell them apart."""
 
+from pathlib import Path
+
 import numpy as np
 import streamlit as st
 from attention_parts import (
@@ -21,7 +23,7 @@ from attention_parts import (
 from choices import Choices, chosen, keep_valid, need_results
 from loaders import data_root, thumbnail
 from models import PartMaps
-from parts import link, offer_picture, offer_table, plain, show_picture
+from parts import link, offer_picture, offer_table, plain, show_picture, stem_of
 from queries import choose_query, query_label
 
 from lab.runs import EvalResult, Run
@@ -59,7 +61,8 @@ def main() -> None:
 
 @st.fragment
 def explain(choices: Choices, name: str, query: int) -> None:
-    run, _, result = choices.evals[name]
+    run, evaluation, result = choices.evals[name]
+    stem = stem_of([name], evaluation)
     sides, kind, level, strength = choose_view(result, query)
     absent = [side for side in sides if side.file is None]
     broken = [side for side in sides if side.file and read_picture(side.path, data_root()) is None]
@@ -73,9 +76,9 @@ def explain(choices: Choices, name: str, query: int) -> None:
         try:
             with st.spinner("Computing maps …"):
                 found = compute(run, working_size(run, result), sides, kind, level)
-            show_maps(run, sides, found, kind, level, strength)
+            show_maps(run, sides, found, kind, level, strength, stem)
             if len(sides) == 2:
-                show_parts(run, result, query, sides, found)
+                show_parts(run, result, query, sides, found, stem)
         except Exception as error:  # a checkpoint from anywhere: what is wrong with it is shown, not raised
             st.error(plain(f"{run.name}: the maps cannot be computed. {error}"))
     others = [other for other in choices.evals if other != name]
@@ -129,13 +132,13 @@ def choose_rank(result: EvalResult, query: int, ranks: list[int]) -> int:
     return rank
 
 
-def show_maps(run: Run, sides: list[Side], found: PartMaps, kind: str, level: str, strength: float) -> None:
+def show_maps(run: Run, sides: list[Side], found: PartMaps, kind: str, level: str, strength: float, stem: str) -> None:
     crops, scores = explain_crops(sides, found)
     title = f"{run.name}: {KINDS[kind]}, {level}"
     subtitle = " · ".join(file_name(side.path) for side in sides)
     key = (str(run.folder), run.checkpoint.stat().st_mtime_ns, tuple(sides), kind, level)
     picture = draw_maps(crops, strength, title, subtitle, key)
-    stem = f"attention-{run.name}-{'-'.join(file_name(side.path) for side in sides)}-{kind}-{level}"
+    stem = f"{stem}-attention-{kind}-{level}-{files_of(sides)}"
     rows, columns = next(iter(found.flat.values())).shape
     show_picture(picture, stem, f"{KINDS[kind]} of {level}, for {subtitle}")
     more = f" There are {found.identities:,} classes." if kind == "class" else ""
@@ -168,7 +171,7 @@ def show_scores(scores, stem: str) -> None:
     )
 
 
-def show_parts(run: Run, result: EvalResult, query: int, sides: list[Side], found: PartMaps) -> None:
+def show_parts(run: Run, result: EvalResult, query: int, sides: list[Side], found: PartMaps, stem: str) -> None:
     """How the distance of the pair is made up."""
     table = describe_pair(run, working_size(run, result), sides)
     total = float(table["adds to the distance"].sum())
@@ -185,7 +188,7 @@ def show_parts(run: Run, result: EvalResult, query: int, sides: list[Side], foun
     rows = next(iter(found.flat.values())).shape[0]
     adds = dict(zip(table["part"], table["adds to the distance"], strict=True))
     title = f"{run.name}: distance {total:.3f} = sum of the eight parts"
-    stem = f"parts-{run.name}-{file_name(sides[0].path)}-{file_name(sides[1].path)}"
+    stem = f"{stem}-parts-{files_of(sides)}"
     words = ", ".join(f"{part} {value:.3f}" for part, value in adds.items())
     picture = draw_parts((sides[0].path, sides[1].path), adds, rows, title)
     st.image(picture, width="stretch", alt=f"{title}: {words}")
@@ -196,6 +199,10 @@ def show_parts(run: Run, result: EvalResult, query: int, sides: list[Side], foun
         "A long bar: here the two crops differ in the eyes of the network. b1, b2 and b3 see the whole crop, b21 and b22 "
         "its halves, b31 to b33 its thirds. Each part adds half its squared difference; none takes anything away."
     )
+
+
+def files_of(sides: list[Side]) -> str:
+    return "-".join(Path(file_name(side.path)).stem for side in sides)
 
 
 def _sign(result: EvalResult, query: int, rank: int) -> str:

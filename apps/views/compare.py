@@ -120,10 +120,9 @@ def show_verdict(pair: Pair) -> None:
     )
     if pair.found.notes:
         st.caption(plain(f"Worth knowing: {'; '.join(pair.found.notes)}."))
-    stem = f"{a}-{b}-{pair.places[0][1]}"
     with st.container(horizontal=True):
-        offer_table(pair.found.table, f"{stem}-means", "Means as CSV")
-        offer_table(pair.found.pair_table(), f"{stem}-tests", "Tests as CSV")
+        offer_table(pair.found.table, f"{pair.stem}-means", "Means as CSV")
+        offer_table(pair.found.pair_table(), f"{pair.stem}-tests", "Tests as CSV")
 
 
 def sentence(test: Paired) -> str:

@@ -1,12 +1,14 @@
 """Data: who is in the test set and in the training set, and what the store of unlabelled crops holds."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import streamlit as st
 from choices import Choices, chosen, keep_valid, need_results
 from data_parts import find_stores, find_training, load_training, look_at, people_png, sample_png
 from loaders import data_root, stamp_of
-from parts import link, offer_table, plain, show_chart, show_picture
+from parts import link, offer_table, plain, show_chart, show_picture, stem_of
 
 from lab.evaluate.map_points import choose_people, has_distractors
 from lab.runs import EvalResult, Run
@@ -71,7 +73,7 @@ def show_test(run: Run, evaluation: str, result: EvalResult) -> None:
     parts, nobody = parts_of(result), has_distractors(result.pid, result.gallery_pid)
     if len(parts) == 1:
         st.info("This result does not say what its gallery is (gallery.csv is not there): only queries are shown.")
-    stem = f"{run.name}-{evaluation}"
+    stem = stem_of([run.name], evaluation)
     show_counts(parts, parts_table(parts, result), stem, nobody)
     st.subheader("Crops")
     pids = sorted(set(np.concatenate([part.pid for part in parts.values()]).tolist()) - ({0} if nobody else set()))
@@ -135,7 +137,7 @@ def show_training(run: Run, result: EvalResult, dataset: str) -> None:
     parts = {"train": found.train, "query": found.query, "gallery": found.gallery}
     for note in found.notes:
         st.caption(plain(note))
-    show_counts({"train": found.train}, parts_table(parts), f"{run.name}-training", False)
+    show_counts({"train": found.train}, parts_table(parts), stem_of([run.name], f"{name}-training"), False)
     st.caption("The figures are of the training part; the table has all three. Nobody is in training and test.")
     link("training", "How did training on it go?")
 
@@ -165,15 +167,16 @@ def show_store(choices: Choices) -> None:
     except Exception as error:  # the path may lead anywhere: what is wrong with it is shown, not raised
         st.error(plain(str(error)))
         return
-    show_numbers(found)
-    show_places(found.places, place)
+    stem = stem_of([Path(place).name])
+    show_numbers(found, stem)
+    show_places(found.places, stem)
     st.subheader("A sample")
     st.caption("Drawn at random; each with its number in the table below and what is known of it.")
-    show_picture(picture, f"sample {place}", f"{len(found.pictures)} images of the store", "content")
+    show_picture(picture, f"{stem}-sample", f"{len(found.pictures)} images of the store", "content")
     known = [name for name in found.drawn if (found.drawn[name].notna() & (found.drawn[name] != "")).any()]
     table = found.drawn[known].set_axis(range(1, len(found.drawn) + 1)).rename_axis("number")
     st.dataframe(table, height=300)
-    offer_table(table, f"sample {place}", index=True)
+    offer_table(table, f"{stem}-sample", index=True)
 
 
 def _take_store() -> None:
@@ -181,7 +184,7 @@ def _take_store() -> None:
         st.session_state["store"] = st.session_state["known stores"]
 
 
-def show_numbers(found) -> None:
+def show_numbers(found, stem: str) -> None:
     """Counts of everything, and the sizes of a sample."""
     info = found.info
     numbers = {"images": f"{info.images:,}", "size": f"{info.bytes / 1e6:,.1f} MB"}
@@ -203,10 +206,10 @@ def show_numbers(found) -> None:
         title = (
             f"Size of {sample.images:,} images drawn at random" if sample.images < info.images else "Size of the images"
         )
-        show_chart(sizes_figure(sample.shapes, title), f"sizes {info.path}", "Heights and widths", shapes)
+        show_chart(sizes_figure(sample.shapes, title), f"{stem}-sizes", "Heights and widths", shapes)
 
 
-def show_places(places: pd.DataFrame, place: str) -> None:
+def show_places(places: pd.DataFrame, stem: str) -> None:
     """Where the images come from, by country, city or video; nothing for images without such keys."""
     if not len(places):
         st.caption("The names of these images are not LUPerson's keys, so they say no country, city or video.")
@@ -225,7 +228,7 @@ def show_places(places: pd.DataFrame, place: str) -> None:
     images.index = [", ".join(map(str, reversed(key if isinstance(key, tuple) else (key,)))) for key in images.index]
     title = f"Images per {level}" + (f": the {MOST_BARS} largest of {len(images):,}" if len(images) > MOST_BARS else "")
     table = images.rename_axis(level).reset_index()
-    show_chart(places_figure(images, level, title), f"places {place} {level}", title, table)
+    show_chart(places_figure(images, level, title), f"{stem}-images-per-{level}", title, table)
 
 
 main()

@@ -2,9 +2,9 @@
 
 import streamlit as st
 from choices import Choices, chosen, keep_valid, need_results
-from distances_parts import choose_threshold, show_cameras, show_decision, show_histogram, show_roc
+from distances_parts import choose_fpr, choose_threshold, show_cameras, show_decision, show_histogram, show_roc
 from loaders import evaluate_command, read_pairs
-from parts import link, plain
+from parts import link, plain, stem_of
 
 from lab.evaluate.error_rates import Verification
 
@@ -25,13 +25,14 @@ def main() -> None:
     verification, (_, evaluation, result) = found[name], choices.evals[name]
     with right:
         threshold = choose_threshold(found, name, evaluation)
+    fpr = choose_fpr(found, name)
     show_summary(choices, verification)
     view = st.segmented_control(
         "Look at", [THRESHOLD, ROC, CAMERAS], default=THRESHOLD, key="errors", bind="query-params"
     )
-    stem = f"{name}-{evaluation}"
+    stem = stem_of([name], evaluation)
     if view == ROC:
-        show_roc(found, name, threshold, stem)
+        show_roc(found, name, threshold, fpr, stem_of(found, evaluation))
     elif view == CAMERAS:
         show_cameras(verification, threshold, name, stem)
     else:

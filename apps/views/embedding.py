@@ -6,7 +6,7 @@ import streamlit as st
 from choices import Choices, chosen, keep_valid, need_results
 from embedding_parts import PARTS, Crops, find_crops, map_points, read_numbers, show_crops, spell
 from loaders import evaluate_command
-from parts import link, plain, show_chart
+from parts import link, plain, show_chart, stem_of
 from queries import query_label
 
 from lab.evaluate.map_points import choose_people
@@ -41,8 +41,10 @@ def main() -> None:
     query, gallery = (crops.query if part != "gallery" else None), (crops.gallery if part != "query" else None)
     table = map_table(points, query, gallery, crops.numbers, result)
     say_what(crops, table, part, method, problem)
-    show_map(name, crops, table, f"{part}-{method}-{size}-{seed}", axis_titles(method, points.share), method)
-    show_chosen(choices, name, result, table)
+    stem = f"{stem_of([name], evaluation)}-map"
+    chart = f"{stem}-{part}-{method}-{size}-{seed}"
+    show_map(name, crops, table, chart, axis_titles(method, points.share), method)
+    show_chosen(choices, name, result, table, stem)
     link("rank_lists", "What each run finds for a query")
     st.caption("Notebook 03 explains both maps, and how they mislead.")
 
@@ -90,7 +92,7 @@ def say_what(crops: Crops, table: pd.DataFrame, part: str, method: str, problem:
     st.caption(f"{what}. {reading} Queries have a black rim. {plain(problem)}")
 
 
-def show_map(name: str, crops: Crops, table: pd.DataFrame, which: str, axes: tuple[str, str], method: str) -> None:
+def show_map(name: str, crops: Crops, table: pd.DataFrame, stem: str, axes: tuple[str, str], method: str) -> None:
     """The map in the colours that are asked for; what is selected on it goes into the choice "points"."""
     scored = table["AP"].notna().any()
     options = [PERSON, CAMERA, AP] if scored else [PERSON, CAMERA]
@@ -100,7 +102,6 @@ def show_map(name: str, crops: Crops, table: pd.DataFrame, which: str, axes: tup
         "Colour", options, default=PERSON, required=True, key="colour", bind="query-params",
         help="AP is that of queries, over the whole gallery" if scored else "AP is known for queries only",
     )  # fmt: skip
-    stem = f"map {name} {crops.dataset} {which}"
     chosen_points = take_selection(stem, len(table))
     title = f"{method} of {len(table):,} crops, {crops.dataset}, {name}"
     if colour == AP:
@@ -149,7 +150,7 @@ def _number(point: dict) -> int | None:
     return int(first) if isinstance(first, int | float) and first >= 0 else None
 
 
-def show_chosen(choices: Choices, name: str, result: EvalResult, table: pd.DataFrame) -> None:
+def show_chosen(choices: Choices, name: str, result: EvalResult, table: pd.DataFrame, stem: str) -> None:
     """The crops of the chosen points, and the rank lists of the queries among them."""
     st.subheader("Crops of chosen points")
     left, right = st.columns([6, 1], vertical_alignment="bottom")
@@ -164,7 +165,7 @@ def show_chosen(choices: Choices, name: str, result: EvalResult, table: pd.DataF
         st.info(f"No point of this map is called {plain(text)}." if text else hint, icon=":material/ink_selection:")
         return
     rows = table.iloc[numbers]
-    show_crops(rows, f"map {name}")
+    show_crops(rows, stem)
     queries = [number for number in rows["query"].tolist() if number >= 0]
     for query in queries[:LINKS]:
         label = query_label(result, query)

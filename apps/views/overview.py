@@ -3,7 +3,7 @@
 import streamlit as st
 from choices import Choices, chosen, keep_valid, need_results
 from loaders import DRAWS, read_intervals, read_log, read_result
-from parts import link, offer_table, plain, show_chart
+from parts import link, offer_table, plain, show_chart, stem_of
 
 from lab.data.readers.counts import other_test_set
 from lab.published import published_beside, published_datasets
@@ -35,7 +35,7 @@ def main() -> None:
     with st.container(horizontal=True):
         link("rank_lists", "Look at their rank lists", "format_list_numbered")
         link("compare", "Compare two of them", "compare_arrows")
-        link("training", "See how they learned", "show_chart", trained=list(choices.evals))
+        link("training", "See how they learned", "show_chart")
     st.caption("Notebook 05 explains the metrics, notebook 08 the intervals.")
 
 
@@ -87,8 +87,9 @@ def show_table(choices: Choices, intervals: dict, metric: str, every: bool) -> N
     )
     flat = table.set_axis([f"{name} {group}" if "%" in group else name for group, name in table.columns], axis=1)
     with st.container(horizontal=True):
-        offer_table(flat, "overview")
-        offer_table(interval_rows(intervals), "intervals", "All intervals as CSV")
+        stem = stem_of(["all-runs"], "all-data-sets" if every else choices.dataset)
+        offer_table(flat, f"{stem}-overview")
+        offer_table(interval_rows(intervals), f"{stem}-intervals", "All intervals as CSV")
 
 
 def _columns(table) -> dict:
@@ -121,7 +122,8 @@ def show_figures(choices: Choices, intervals: dict, metric: str) -> None:
                 f"{row.run}, re-ranked {row[3]}: {row.mean:.1f} %"
                 for row in rows[rows["metric"] == metric].itertuples()
             )
-            show_chart(figure, f"intervals of {metric}", words, rows[rows["metric"] == metric])
+            stem = f"{stem_of(['all-runs'], choices.dataset)}-intervals-of-{metric}"
+            show_chart(figure, stem, words, rows[rows["metric"] == metric])
             st.caption(
                 "Each bar is a 95 % interval. Bars that overlap do not say that two runs are equal: for that, compare them "
                 "query by query."
@@ -134,7 +136,7 @@ def show_figures(choices: Choices, intervals: dict, metric: str) -> None:
         figure = cmc_figure(results, title=f"CMC on {choices.dataset}{ranked}")
         figure.update_layout(legend={"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0})
         words = "; ".join(f"{name}: {100 * result.cmc[0]:.1f} % at rank 1" for name, result in results.items())
-        show_chart(figure, "cmc", f"CMC curves. {words}")
+        show_chart(figure, f"{stem_of(results, choices.evaluation)}-cmc", f"CMC curves. {words}")
         st.caption("How often a right match is among the first r crops. The runs are those chosen in the sidebar.")
 
 
@@ -176,7 +178,7 @@ def show_published(choices: Choices) -> None:
     }
     st.dataframe(table, hide_index=True, column_config=numbers, height="content", placeholder="")
     st.caption("In %. Read in: where this lab's authors read the figure.")
-    offer_table(table, f"published {name}")
+    offer_table(table, f"{stem_of(['published'], name)}-figures")
 
 
 def show_runs(choices: Choices) -> None:
@@ -189,7 +191,7 @@ def show_runs(choices: Choices) -> None:
             "From config.json and log.csv. Time in training is that of the logged steps, without probes and checkpoints; "
             "which machine it was is not recorded. An empty cell: the run does not say."
         )
-        offer_table(table, "runs", index=True)
+        offer_table(table, f"{stem_of(runs)}-facts", index=True)
     else:
         st.caption("These folders say nothing about themselves: they hold results alone.")
     with st.container(horizontal=True):

@@ -1,9 +1,11 @@
 """Rank lists: what each run puts first for one query."""
 
+from pathlib import Path
+
 import pandas as pd
 import streamlit as st
 from choices import SHOWN, Choices, chosen, need_results
-from parts import link, offer_picture, offer_table, plain
+from parts import link, offer_picture, offer_table, plain, stem_of
 from queries import choose_query, find_query, list_queries, query_label, spoken
 from rank_list_parts import RankList, list_of_crop, list_with_removed, reranked_now, stored_list
 
@@ -39,7 +41,8 @@ def main() -> None:
     if len(choices.evals) > SHOWN:
         st.caption(f"The first {SHOWN} of {len(choices.evals)} chosen runs are shown.")
     if lists:
-        offer_all({title_of(choices.run(name)): ranked for name, ranked in lists.items()}, f"query{query}")
+        stem = f"{stem_of(lists, choices.evaluation)}-rank-lists-{Path(file_name(next(iter(lists.values())).path)).stem}"
+        offer_all({title_of(choices.run(name)): ranked for name, ranked in lists.items()}, stem)
     list_queries(choices)
     st.caption("Notebooks 05 and 06 explain rank lists, the camera rule, AP and re-ranking.")
 
@@ -103,7 +106,7 @@ def show_list(choices: Choices, name: str, ranked: RankList, query: int) -> None
     run, evaluation, _ = choices.evals[name]
     title = title_of(run)
     st.image(ranked.jpeg(title), width="stretch", alt=f"Rank list of {title}. {ranked.line}. {spoken(ranked.entries)}")
-    stem = f"{name}-{evaluation}-{file_name(ranked.path)}"
+    stem = f"{stem_of([name], evaluation)}-rank-list-{Path(file_name(ranked.path)).stem}"
     with st.container(horizontal=True, vertical_alignment="bottom"):
         offer_picture(lambda: to_bytes(ranked.picture(title, 2.0)), stem, "PNG")
         offer_table(ranked.table, stem, "CSV")

@@ -5,7 +5,7 @@ import streamlit as st
 from choices import Choices, chosen, keep_valid, need_results
 from loaders import data_root, evaluate_command, stamp
 from models import embed_picture, load_model
-from parts import link, offer_picture, offer_table, plain
+from parts import link, offer_picture, offer_table, plain, stem_of
 from search_parts import STAGES, Brought, Gallery, brought_upload, example_street, open_gallery
 
 from lab.errors import InputError
@@ -140,8 +140,9 @@ def show_found(
     distances = ", ".join(f"{distance:.3f}" for distance in found.distance[:5])
     st.image(file, width="stretch", alt=f"{title}. First distances: {distances}")
     with st.container(horizontal=True):
-        offer_picture(file, f"search-{run.name}")
-        offer_table(found_table(found, gallery.features).drop(columns="match"), f"search-{run.name}", "Result as CSV")
+        stem = f"{stem_of([run.name], choices.evaluation)}-search"
+        offer_picture(file, stem)
+        offer_table(found_table(found, gallery.features).drop(columns="match"), stem, "Result as CSV")
     vouched = (
         "" if gallery.known else " No note says which model made the gallery's features; they fit by their size alone."
     )

@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 from choices import Choices, chosen, keep_valid
 from loaders import read_log
-from parts import link, offer_table, plain, show_chart
+from parts import link, offer_table, plain, show_chart, stem_of
 from training_parts import show_views
 
 from lab.runs import Run
@@ -38,7 +38,7 @@ def main() -> None:
         st.info("None of these runs has a log.csv. `lab pretrain` and `lab finetune` write one while they train:")
         st.code("lab pretrain --data FOLDER --out runs/pre --size tiny", language="bash")
     elif not names:
-        st.info("Choose at least one run.")
+        st.info("Choose at least one run that has a log.csv, in the sidebar or above.")
     else:
         show_curves({name: logged[name] for name in names}, middle)
     with st.container(horizontal=True):
@@ -47,12 +47,19 @@ def main() -> None:
 
 
 def choose_trained(place, choices: Choices, logged: dict[str, Run]) -> list[str]:
-    """Which runs: at first the first one that is chosen in the sidebar and has a log, or else the first with a log."""
+    """Which runs: those of the sidebar that have a log, or any with a log, as a pre-training is never in the sidebar."""
     if not logged:
         return []
-    keep_valid("trained", logged)
-    first = next((name for name in choices.evals if name in logged), next(iter(logged)))
-    return place.multiselect("Runs", list(logged), default=[first], key="trained", bind="query-params")
+    own = [name for name in choices.evals if name in logged]
+    others = not own or "trained" in st.query_params
+    if place.toggle("Other runs than in the sidebar", others, key="other_runs", bind="query-params"):
+        keep_valid("trained", logged)
+        usual = own or [next(iter(logged))]
+        return place.multiselect("Runs with a log", list(logged), default=usual, key="trained", bind="query-params")
+    missing = [plain(name) for name in choices.evals if name not in logged]
+    if missing:
+        place.caption(f"No log.csv, so there are no curves of: {', '.join(missing)}")
+    return own
 
 
 def show_curves(runs: dict[str, Run], place) -> None:
@@ -78,11 +85,11 @@ def show_curves(runs: dict[str, Run], place) -> None:
     lasts = [
         f"{name}: loss {last_of(log, 'loss')}, accuracy {last_of(log, 'accuracy', 100)} %" for name, log in logs.items()
     ]
-    show_chart(figure, "curves", f"Training curves. At the end {'; '.join(lasts)}")
+    show_chart(figure, f"{stem_of(logs)}-training-curves", f"Training curves. At the end {'; '.join(lasts)}")
     st.caption(" ".join(reading(runs, logs)))
     with st.container(horizontal=True):
         for name, log in logs.items():
-            offer_table(log, f"{name}-log", f"Log of {plain(name)} as CSV")
+            offer_table(log, f"{stem_of([name])}-log", f"Log of {plain(name)} as CSV")
 
 
 def reading(runs: dict[str, Run], logs: dict[str, pd.DataFrame]) -> list[str]:

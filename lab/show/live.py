@@ -34,4 +34,6 @@ def explore(draw: Callable, **controls) -> None:
     for control in controls.values():
         if hasattr(control, "continuous_update"):
             control.continuous_update = False  # one drawing when the slider is let go
+        control.style.description_width = "9em"  # Jupyter cuts longer names at 80 pixels
+        control.layout.width = "36em"  # room to hit one of hundreds of values
     interact(draw, **controls)

@@ -215,7 +215,9 @@ contrast.softmax_figure(row.numpy(), {t: torch.softmax(row / t, 0).numpy() for t
 # %%
 explore(
     lambda temperature: contrast.softmax_figure(
-        row.numpy(), {temperature: torch.softmax(row / temperature, 0).numpy()}, title="One query and 128 keys"
+        row.numpy(),
+        {round(temperature, 3): torch.softmax(row / temperature, 0).numpy()},
+        title="One query and 128 keys",
     ),
     temperature=FloatLogSlider(value=0.1, base=10, min=-2, max=0, step=0.1),
 )
