@@ -10,10 +10,10 @@ COUNT = 7  # views of a crop
 
 @st.cache_resource(show_spinner="Loading the recipes …")
 def recipes() -> dict:
-    """The named recipes of pre-training's views."""
-    from lab.pretrain.augment import RECIPES
+    """The recipes of the paper's table, and the one for short runs."""
+    from lab.pretrain.augment import COLUMNS, RECIPES
 
-    return RECIPES
+    return COLUMNS | {"whole": RECIPES["whole"]}
 
 
 @st.cache_data(max_entries=64, show_spinner=False)

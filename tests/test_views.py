@@ -16,6 +16,7 @@ from torchvision.transforms import functional as on_tensors
 from lab.errors import InputError
 from lab.pretrain.augment import (
     JITTER,
+    COLUMNS,
     RECIPES,
     Draws,
     Recipe,
@@ -116,6 +117,21 @@ def test_whole_shows_most_of_a_person_in_the_proportions_of_fine_tuning():
     assert (boxes(3000, 128, 64)[:, 2] <= 86).all(), "the published boxes never reach from head to foot"
     assert (boxes(3000, 128, 64, recipe.crop_area, recipe.crop_aspect)[:, 2] > 86).mean() > 0.6
     assert replace(recipe, crop_area=Recipe.crop_area, crop_aspect=Recipe.crop_aspect) == RECIPES["luperson"]
+
+
+def test_the_six_columns_of_the_papers_table_differ_in_what_their_names_say():
+    columns = [RECIPES[name] for name in COLUMNS]
+    done = [(one.color_jitter > 0, one.grayscale > 0, one.blur > 0, one.erase > 0) for one in columns]
+    assert done == [
+        (True, True, True, False),  # MoCo v2
+        (True, True, True, True),  # + RE
+        (True, False, True, False),  # - GrayScale
+        (True, True, False, False),  # - GaussBlur
+        (False, True, True, False),  # - ColorJitter
+        (False, True, True, True),  # - CJ + RE
+    ]
+    for name, recipe in COLUMNS.items():
+        assert replace(RECIPES[f"whole-{name}"], crop_area=(0.2, 1.0), crop_aspect=(3 / 4, 4 / 3)) == recipe
 
 
 def test_erased_rectangles_are_distributed_like_torchvision_s():

@@ -1,4 +1,4 @@
-"""Where pre-training takes its images from: files in folders, the store, tar shards, or several of these in a row.
+"""Where pre-training takes its images from: files in folders, the store, tar shards, several of these in a row, or some.
 
 A source has a length, `name(i)` for messages, and `read(i)`, the bytes of image i's file. It can be given to other
 processes at little cost, and opens files where it reads them: a worker shares none with its parent.
@@ -66,6 +66,22 @@ class Several:
     def _find(self, number: int) -> tuple[ImageSource, int]:
         which = int(np.searchsorted(self.ends, number, side="right"))
         return self.sources[which], number - int(self.ends[which]) + len(self.sources[which])
+
+
+class Some:
+    """Some images of a source, by their numbers in it."""
+
+    def __init__(self, source: ImageSource, numbers: np.ndarray):
+        self.source, self.numbers = source, np.asarray(numbers)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def name(self, number: int) -> str:
+        return self.source.name(int(self.numbers[number]))
+
+    def read(self, number: int) -> bytes:
+        return self.source.read(int(self.numbers[number]))
 
 
 def open_images(*folders: str | Path) -> ImageSource:

@@ -13,7 +13,7 @@ Legend: n views, h x w their pixels, H x W those of a crop.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import NamedTuple
 
@@ -42,16 +42,20 @@ class Recipe:
     move: float = 0.8  # probability that the person stands in another place; only where cut-outs and places are given
 
 
-RECIPES = {
-    "luperson": Recipe(),  # the released choice, called ori-cj+sre there
-    "luperson-erase": Recipe(erase=0.0),
-    # A person's crop is half as wide as high, so the published boxes, about as wide as high, show two thirds of its
-    # height at most and mostly less than half, and two views of one crop often share little but the place. A small run
-    # finds people sooner from views that show most of the person, in the proportions of fine-tuning.
-    "whole": Recipe(crop_area=(0.4, 1.0), crop_aspect=(3 / 8, 2 / 3)),
+# A person's crop is half as wide as high, so the published boxes, about as wide as high, show two thirds of its height at
+# most and mostly less than half, and two views of one crop often share little but the place. A small run finds people
+# sooner from views that show most of the person, in the proportions of fine-tuning.
+WHOLE = {"crop_area": (0.4, 1.0), "crop_aspect": (3 / 8, 2 / 3)}
+COLUMNS = {  # of the paper's table of augmentations (section 5.2), in its order, by the lab's name
     "moco": Recipe(color_jitter=0.8, erase=0.0),  # MoCo v2's own list
     "moco+erase": Recipe(color_jitter=0.8),
+    "moco-grayscale": Recipe(color_jitter=0.8, erase=0.0, grayscale=0.0),
+    "moco-blur": Recipe(color_jitter=0.8, erase=0.0, blur=0.0),
+    "luperson-erase": Recipe(erase=0.0),  # MoCo's list without colour jitter
+    "luperson": Recipe(),  # the released choice, called ori-cj+sre there
 }
+RECIPES = COLUMNS | {f"whole-{name}": replace(recipe, **WHOLE) for name, recipe in COLUMNS.items()}
+RECIPES["whole"] = RECIPES["whole-luperson"]
 ERASE_MIN_AREA, ERASE_ASPECT = 0.02, (1 / 3.3, 1 / 0.3)  # share of the view, width / height of the rectangle
 TRIES = 10  # boxes that are drawn until one fits, as torchvision does
 BLUR_SIGMA = (0.1, 2.0)  # pixels of the view

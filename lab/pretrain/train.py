@@ -49,7 +49,9 @@ class PretrainConfig:
     depth: int = 50  # ResNet-18, 34, 50, 101 or 152
     height: int = 256  # pixels of a view
     width: int = 128  # pixels of a view
-    augmentation: str = "luperson"  # luperson, luperson-erase, whole, moco or moco+erase (lab/pretrain/augment.py)
+    augmentation: str = (
+        "luperson"  # or luperson-erase, moco, moco+erase, … ; whole for short runs (lab/pretrain/augment.py)
+    )
     dim: int = 128  # size of the projection
     queue_size: int = 65536  # keys of earlier batches to tell the own key from
     key_momentum: float = 0.999  # share of the old key encoder that a step keeps

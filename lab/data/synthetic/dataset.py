@@ -136,7 +136,8 @@ def _write_chunk(folder: str, config: SyntheticConfig, jobs: list[Job]) -> list[
         picture = crop.image[..., ::-1]
         if job.file.endswith(".png"):
             picture = np.dstack([picture, 255 * crop.mask.astype(np.uint8)])
-        stored = cv2.imencode(job.file[-4:], picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+        how = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if job.file.endswith(".jpg") else []
+        stored = cv2.imencode(job.file[-4:], picture, how)[1]
         (Path(folder) / job.file).write_bytes(stored.tobytes())
         if job.file.startswith(("query/", "bounding_box_test/")):
             boxes = np.array([crop.parts[part] for part in PARTS], np.float32)
