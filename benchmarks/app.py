@@ -25,8 +25,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 from processes import fresh
-from report import as_markdown, commit, cpu_name
+from report import as_markdown, commit
 
+from lab.machine import cpu_name
 from lab.runs import Features, Run
 
 EXPLORER = Path(__file__).parents[1] / "apps" / "explorer.py"

@@ -24,7 +24,9 @@ import torch
 from data_build import measure_building
 from data_million import measure_million
 from data_reading import measure_reading
-from report import as_markdown, commit, cpu_name, short
+from report import as_markdown, commit, short
+
+from lab.machine import cpu_name
 
 SECTIONS = {"build": measure_building, "reading": measure_reading, "million": measure_million}
 SHARED = Path(__file__).parents[2] / "shared" / "data"

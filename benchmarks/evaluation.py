@@ -26,8 +26,9 @@ import numpy as np
 import pandas as pd
 import torch
 from jobs import JOBS, PIECE, Task, make
-from report import as_markdown, cpu_name
+from report import as_markdown
 
+from lab.machine import cpu_name
 from lab.runs import Features, describe
 
 PRESETS = {  # queries, gallery, size of a feature, people, whether the gallery is evaluated from disk

@@ -27,7 +27,7 @@ import plain_training
 import torch
 import tyro
 from processes import fresh
-from report import as_markdown, commit, cpu_name, short
+from report import as_markdown, commit, short
 from torch.utils.flop_counter import FlopCounterMode
 
 from lab.backbone import autocast, pick_device
@@ -35,6 +35,7 @@ from lab.data.importing import import_images
 from lab.data.store import Store
 from lab.data.synthetic import SyntheticConfig, write
 from lab.errors import InputError
+from lab.machine import cpu_name
 from lab.pretrain.moco import MoCo
 from lab.pretrain.train import PretrainConfig, make_optimizer, pretrain
 from lab.runs import Run

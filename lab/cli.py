@@ -34,6 +34,8 @@ VERBS = {
     "download": "a file that LUPerson's authors released, with its terms and a checksum",
     "export": "the descriptor of a run or a weights file as an ONNX file, checked against torch",
     "reproduce": "LUPerson's table: our numbers beside the published ones, with commands and GPU hours",
+    "study": "the paper's claims in miniature: a grid of runs with several seeds, and a verdict for each claim",
+    "study report": "tables, figures and verdicts of a study, from its runs or from its committed tables",
     "app": "open the explorer on a folder of runs",
 }
 
@@ -53,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments == ["--version"]:
         print(f"lab {__version__}")
         return
-    words = 2 if arguments[:1] == ["data"] else 1
+    words = 2 if arguments[:1] == ["data"] or arguments[:2] == ["study", "report"] else 1
     verb = " ".join(arguments[:words])
     if verb not in VERBS:
         _fail(f"there is no verb '{verb}'; choose among {', '.join(VERBS)} (lab --help explains them)")

@@ -75,3 +75,28 @@ def luperson_results(
         table = table[table[column] == value]
     table = table[(table["ratio"] - ratio).abs() < 1e-9]
     return table.assign(kind=table["source"].map(SOURCES)).sort_values("kind", ascending=False, kind="stable")
+
+
+def published_map(
+    dataset: str, setting: str, ratio: float, pretraining: str, rerank: bool = False, kind: str = "paper"
+) -> float:
+    """One published mAP of LUPerson's MGN with ResNet-50, in per cent; KeyError if there is none.
+
+    Arguments are as in `luperson_results`; `setting` may be one of the table's own, such as "augmentation: default MoCo v2".
+    """
+    table = published_results()
+    wanted = {
+        "dataset": NAMES.get(dataset, dataset),
+        "setting": SETTINGS.get(setting, setting),
+        "ratio": ratio,
+        "pretraining": pretraining,
+        "rerank": "yes" if rerank else "no",
+        "method": "MGN",
+        "backbone": "resnet50",
+    }
+    for column, value in wanted.items():
+        table = table[table[column] == value]
+    table = table[table["source"].map(SOURCES) == kind]
+    if len(table) != 1:
+        raise KeyError(f"{len(table)} published figures of {wanted}")
+    return float(table["mAP"].iloc[0])

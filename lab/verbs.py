@@ -43,6 +43,10 @@ from lab.reproduce import ReproduceConfig
 from lab.reproduce import reproduce as reproduce_table
 from lab.runs import EvalResult, Features, Run
 from lab.show.comparison import comparison_tables, describe_breakdown, describe_comparison
+from lab.study.report import write_report
+from lab.study.results import load as load_study
+from lab.study.work import do_study, update
+from lab.study.world import StudyConfig
 from lab.weights import describe_init, released_file, resolve_weights, weights_digest
 
 Size = Literal["tiny", "paper"]
@@ -330,6 +334,32 @@ def matrix(
         out: folder for matrix.csv, one row per cell
     """
     make_matrix(runs, datasets, out, config)
+
+
+def study(name: Positional[str], out: Path, config: OmitArgPrefixes[StudyConfig] = StudyConfig()) -> None:
+    """The paper's claims in miniature: a grid of ordinary runs with several seeds, and a verdict for each claim.
+
+    What is done is not done again, several processes (--workers) and machines (--shard) share the cells, and studies in
+    one folder share what they have in common.
+
+    Args:
+        name: small-scale, few-shot, augmentation, temperature, pretraining-data, pretraining-effort, rerank, or all
+        out: folder of the study; with the same settings it goes on where it stopped
+    """
+    do_study(name, out, config)
+    study_report(out)
+
+
+def study_report(out: Path, to: Path | None = None) -> None:
+    """Tables, figures and verdicts of a study, from its runs, or from the tables of an earlier report.
+
+    Args:
+        out: folder that lab study worked in, or one with the cells.csv, people.csv and study.json of a report
+        to: folder for the report; none: OUT/report
+    """
+    results = update(out) if (out / "runs").is_dir() else load_study(out)
+    for line in write_report(results, to or out / "report"):
+        print(line)
 
 
 def app(runs: Positional[Path | None] = None) -> None:

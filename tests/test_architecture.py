@@ -29,7 +29,9 @@ for stage in ("pretrain", "finetune"):
 BELOW["convert"] = BELOW["backbone"] | {"backbone", "pretrain", "finetune"}
 BELOW["export"] = {"errors", "files", "runs", "weights", "backbone"}
 BELOW["models"] = BELOW["convert"]
+BELOW["machine"] = set()
 BELOW["show"] = {"errors", "data", "runs", "backbone", "pretrain", "finetune", "evaluate"}
+BELOW["study"] = BELOW["show"] | {"show", "files", "published", "machine", "weights"}
 FACES = {
     "cli",
     "verbs",

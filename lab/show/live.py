@@ -36,4 +36,4 @@ def explore(draw: Callable, **controls) -> None:
             control.continuous_update = False  # one drawing when the slider is let go
         control.style.description_width = "9em"  # Jupyter cuts longer names at 80 pixels
         control.layout.width = "36em"  # room to hit one of hundreds of values
-    interact(draw, **controls)
+    interact(lambda **values: draw(**values), **controls)  # not `draw`: its other parameters would get sliders too

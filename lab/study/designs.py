@@ -81,7 +81,7 @@ class Group:
 class Claim:
     """A sentence that holds if a weighted sum of groups' mean mAP is above 0, and the same sum of published figures.
 
-    `published` names rows of paper_results.csv: (weight, dataset, setting, ratio, pretraining, rerank).
+    `published` are weights and arguments of `lab.published.published_map`.
     """
 
     key: str
@@ -138,7 +138,7 @@ def _label_claims(start: str, of: str, what: str, setting: str) -> tuple[Claim, 
     few, few_scratch = Group(start, 0.1, of), Group("scratch", 0.1, of)
     all_, all_scratch = Group(start), Group("scratch")
     paper = {
-        (ratio, start): ("market1501", "full" if ratio == 1 else setting, ratio, start, False)
+        (ratio, start): ("market1501", "full" if ratio == 1 else setting, ratio, start)
         for ratio in (0.1, 1.0)
         for start in ("LUP unsup.", "ImageNet sup.")
     }
@@ -163,9 +163,7 @@ def _augmentation(seeds: int) -> Study:
     names = {column: _in_domain("augmentation", column) for column in COLUMNS}
 
     def claim(better: str, worse: str, sentence: str) -> Claim:
-        paper = [
-            ("cuhk03-labeled", f"augmentation: {COLUMNS[name]}", 1.0, "LUP unsup.", False) for name in (better, worse)
-        ]
+        paper = [("cuhk03-labeled", f"augmentation: {COLUMNS[name]}", 1.0, "LUP unsup.") for name in (better, worse)]
         contrast = ((1.0, Group(names[better].name, 0.1)), (-1.0, Group(names[worse].name, 0.1)))
         return Claim(f"{better}-over-{worse}", sentence, contrast, ((1.0, paper[0]), (-1.0, paper[1])))
 
@@ -232,7 +230,8 @@ def _rerank(seeds: int, starts: list[Start]) -> Study:
         for share, which in ((0.1, "10 % of the identities"), (1.0, "all labels")):
             contrast = ((1.0, Group(start.name, share, rerank=True)), (-1.0, Group(start.name, share)))
             paper = ("market1501", "full", 1.0, "LUP unsup.")
-            published = ((1.0, (*paper, True)), (-1.0, (*paper, False))) if share == 1 else ()
+            released = ((1.0, (*paper, True, "released")), (-1.0, (*paper, False, "released")))
+            published = released if share == 1 else ()
             sentence = f"Re-ranking improves the lists of {start.name} with {which}"
             claims.append(Claim(f"rerank-{start.name}-{100 * share:g}", sentence, contrast, published))
     cells = _cells(starts, (SHARES[0], SHARES[-1]), "ids", seeds)

@@ -19,6 +19,7 @@ import pandas as pd
 from lab.errors import InputError
 from lab.evaluate.statistics import sum_by_person
 from lab.files import replacing, write_json
+from lab.published import published_map
 from lab.runs import EvalResult, Run
 from lab.study.designs import Cell, Claim, Group, Start, Study, make_studies
 from lab.study.estimates import Estimate, Verdict, decide, estimate, simultaneous
@@ -122,6 +123,13 @@ class Results:
         write_json(folder / SETTINGS, self.settings)
 
 
+def published_effect(claim: Claim) -> float | None:
+    """What the published figures say about a claim, in points of mAP; None if they were not published, or not recovered."""
+    if not claim.published:
+        return None
+    return sum(weight * published_map(*row) for weight, row in claim.published)
+
+
 def column_name(cell: str, rerank: bool) -> str:
     return cell + ("-rerank" if rerank else "")
 
@@ -153,7 +161,8 @@ def collect(folder: Path, settings: dict) -> Results:
     files = [Start(name, weights=name) for name in settings["weights"]]
     studies = make_studies(settings["seeds"], files, settings["domains"])
     cells = {cell.name: cell for study in studies.values() for cell in study.cells}
-    rows, columns, costs, commits, first = [], {}, {}, set(), None
+    rows, columns, costs, first = [], {}, {}, None
+    where = {"machine": set(), "commit": set(), "torch": set()}
     for name, cell in cells.items():
         run = Run(folder / "runs" / name)
         for rerank in (False, True):
@@ -166,12 +175,15 @@ def collect(folder: Path, settings: dict) -> Results:
         raise InputError(f"{folder} holds no finished cell yet; run lab study NAME --out {folder} first")
     for run in sorted((folder / "runs").iterdir()):
         if (run / COST).is_file():
-            costs[run.name] = json.loads((run / COST).read_text())["cpu_seconds"]
-            commits.add(Run(run).config.get("commit"))
+            cost, config = json.loads((run / COST).read_text()), Run(run).config
+            costs[run.name] = round(cost["cpu_seconds"], 1)
+            where["machine"].add(f"{cost['machine']}, {cost['threads']} threads for each cell")
+            where["commit"].add(config.get("commit"))
+            where["torch"].add(config["versions"]["torch"])
     pid, count = np.unique(first.pid[first.first_match > 0], return_counts=True)
     people = pd.DataFrame({"pid": pid, "queries": count} | columns)
     facts = {"queries": int(count.sum()), "gallery": first.num_gallery}
-    more = {"cost_seconds": costs, "commits": sorted(filter(None, commits)), "test": facts}
+    more = {"cost_seconds": costs, "test": facts} | {name: sorted(filter(None, found)) for name, found in where.items()}
     return Results(pd.DataFrame(rows), people, settings | more)
 
 

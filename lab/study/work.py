@@ -32,6 +32,7 @@ from lab.evaluate.settings import EvaluateConfig
 from lab.files import write_json
 from lab.finetune.train import finetune
 from lab.finetune.train import load as load_mgn
+from lab.machine import describe_machine
 from lab.pretrain.train import pretrain
 from lab.runs import Run
 from lab.study.designs import Cell, make_studies
@@ -185,7 +186,9 @@ def _timed(folder: Path, what: str, more: Callable[[], str] = str) -> Iterator[N
     cpu, began = time.process_time(), time.monotonic()
     yield
     cost = {"cpu_seconds": time.process_time() - cpu, "seconds": time.monotonic() - began}
-    write_json(folder / COST, cost | {"threads": torch.get_num_threads(), "device": str(pick_device("auto"))})
+    write_json(
+        folder / COST, cost | {"threads": torch.get_num_threads(), "machine": describe_machine(pick_device("auto"))}
+    )
     print(f"{what}{more()} ({cost['seconds']:.0f} s)", flush=True)
 
 

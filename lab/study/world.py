@@ -46,19 +46,13 @@ class StudyConfig:
     root: Path | None = None  # its folder; none: the synthetic people
     unlabeled: tuple[Path, ...] = ()  # further in-domain crops beside the training images: stores or folders
     other: tuple[Path, ...] = ()  # crops of another domain to pre-train on
-    weights: tuple[str, ...] = (
-        "shipped",
-    )  # further starting points: NAME=FILE, or a name such as lup-r50, imagenet-r50
-    size: Literal["tiny", "paper"] = "tiny"
+    weights: tuple[str, ...] = ("shipped",)  # further starts: NAME=FILE, or a name such as lup-r50 or imagenet-r50
+    size: Literal["tiny", "paper"] = "tiny"  # minutes on two cores, or LUPerson's settings
     seeds: int = 4  # trainings of each cell that a claim is about, pre-training included
     pretrain_steps: int = 150  # tiny: steps of each pre-training; size paper keeps the published 200 epochs
-    finetune_steps: int = (
-        50  # tiny: steps at 10 % of the labels, with more of them as their square root; paper: 60 epochs
-    )
+    finetune_steps: int = 50  # tiny: steps at 10 % of the labels, growing with their square root; paper: 60 epochs
     workers: int = 1  # processes that each do a cell at a time
-    shard: str = (
-        "1/1"  # i/n does the i-th of n parts, as on one of n machines; copy their runs/ together for the report
-    )
+    shard: str = "1/1"  # i/n does the i-th of n parts, as on one of n machines; their runs/ go together for the report
     keep_weights: bool = False  # keep checkpoints of fine-tunings: 140 MB each at size tiny
 
     def __post_init__(self):
