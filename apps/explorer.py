@@ -26,11 +26,15 @@ a.lab-link, a.lab-link:visited {color: inherit; text-decoration: none}
 a.lab-link:hover {background: color-mix(in srgb, currentColor 10%, transparent)}
 .lab-icon {font-family: "Material Symbols Rounded"; font-size: 1.25rem; line-height: 1}
 </style>"""
+# Charts are drawn for white paper, as they are saved; on a dark screen they are shown with light and dark swapped.
+DARK = "<style>.js-plotly-plot {filter: invert(0.91) hue-rotate(180deg)}</style>"
 
 
 def main() -> None:
     st.set_page_config("LUPerson Lab", ICON, layout="wide", initial_sidebar_state=250)
     st.html(STYLE)
+    if st.context.theme.type == "dark":
+        st.html(DARK)
     page = st.navigation(
         [
             st.Page("views/overview.py", title="Overview", icon=":material/leaderboard:", default=True),

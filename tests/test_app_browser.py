@@ -155,6 +155,25 @@ def test_names_of_runs_that_begin_alike_are_shown_whole(page, server, width):
     assert chosen_runs(page) == list(LONG)
 
 
+def test_charts_are_dark_on_a_dark_page_and_saved_for_white_paper(browser, server, tmp_path):
+    for scheme, shown in (("light", "none"), ("dark", "invert(0.91) hue-rotate(180deg)")):
+        context = browser.new_context(color_scheme=scheme, accept_downloads=True)
+        context.set_default_timeout(90_000)
+        page = context.new_page()
+        visit(page, f"{server}/?run=good")
+        chart = page.locator(".js-plotly-plot").first
+        chart.hover()
+        assert chart.evaluate("chart => getComputedStyle(chart).filter") == shown
+        with page.expect_download() as started:
+            chart.locator("[data-title^=Download]").click()
+        started.value.save_as(tmp_path / f"{scheme}.svg")
+        assert started.value.suggested_filename == "all-runs-market1501-intervals-of-mAP.svg"
+        context.close()
+    light, dark = ((tmp_path / f"{scheme}.svg").read_text() for scheme in ("light", "dark"))
+    assert "rgb(255, 255, 255)" in light
+    assert dark.count("rgb(255, 255, 255)") == light.count("rgb(255, 255, 255)")
+
+
 def test_choice_is_in_the_address_and_the_table_can_be_saved(page, server, folder, tmp_path):
     visit(page, f"{server}/rank_lists?run=bad")
     page.get_by_role("button", name="arrow_forward").click()

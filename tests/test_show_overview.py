@@ -114,3 +114,11 @@ def test_ranking_figure_has_a_line_per_run_and_a_mark_per_ranking():
     assert list(figure.layout.yaxis.ticktext) == ["&lt;b&gt;", "c"]
     assert figure.layout.xaxis.title.text == "mAP (%)"
     assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1], "the first run is on top"
+
+
+def test_long_names_that_begin_alike_are_told_apart_in_the_ranking_figure():
+    names = [f"finetune-tiny-synthetic-from-luperson-seed-{seed}" for seed in range(3)]
+    figure = ranking_figure(interval_rows({(name, "x"): interval(0.5) for name in names}), "mAP", "t")
+    shown = figure.layout.yaxis.ticktext
+    assert [name[-1] for name in shown] == ["0", "1", "2"]
+    assert all(len(name) < 34 for name in shown)

@@ -41,7 +41,8 @@ def main() -> None:
     if len(choices.evals) > SHOWN:
         st.caption(f"The first {SHOWN} of {len(choices.evals)} chosen runs are shown.")
     if lists:
-        stem = f"{stem_of(lists, choices.evaluation)}-rank-lists-{Path(file_name(next(iter(lists.values())).path)).stem}"
+        query_file = Path(file_name(next(iter(lists.values())).path)).stem
+        stem = f"{stem_of(lists, choices.evaluation)}-rank-lists-{query_file}"
         offer_all({title_of(choices.run(name)): ranked for name, ranked in lists.items()}, stem)
     list_queries(choices)
     st.caption("Notebooks 05 and 06 explain rank lists, the camera rule, AP and re-ranking.")

@@ -119,7 +119,7 @@ def ranking_figure(rows: pd.DataFrame, metric: str = "mAP", title: str = "") -> 
     figure.update_xaxes(title=f"{metric} (%)", zeroline=False)
     figure.update_yaxes(
         tickvals=list(range(len(runs))),
-        ticktext=[html.escape(run if len(run) < 34 else f"{run[:32]}…") for run in runs],
+        ticktext=[html.escape(run if len(run) < 34 else f"{run[:15]}…{run[-17:]}") for run in runs],
         range=[len(runs) - 0.5, -0.5],
         zeroline=False,
         showgrid=False,
