@@ -1,5 +1,6 @@
 """The report of a study folder: report.md with its figures, and all tables that it follows from."""
 
+import math
 from pathlib import Path
 
 import matplotlib
@@ -75,11 +76,13 @@ def _section(results: Results, study: Study, folder: Path) -> tuple[str, list[st
     for name, table in (("means", means), ("claims", claims)):
         with replacing(folder / f"{study.name}-{name}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.3f")
-    words = [
-        f"{study.name}: {row.claim}: {row.verdict} ({row.effect:+.1f} points, {row.low:.1f} to {row.high:.1f})"
-        for row in claims.itertuples()
-    ]
+    words = [f"{study.name}: {row.claim}: {row.verdict} ({_effect(row)})" for row in claims.itertuples()]
     return "\n\n".join(parts), words
+
+
+def _effect(row) -> str:
+    effect = f"{row.effect:+.1f} points"
+    return f"{effect} from one seed" if math.isnan(row.low) else f"{effect}, {row.low:.1f} to {row.high:.1f}"
 
 
 def _head(results: Results) -> str:

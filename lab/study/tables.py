@@ -1,6 +1,7 @@
 """The tables of a report, in per cent and points of mAP: what figures, the explorer and the notebook show. No torch."""
 
 import math
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -55,6 +56,57 @@ def describe_need(one: Judged) -> str:
     if math.isnan(needed):
         return "two or more"
     return "more people, not seeds" if math.isinf(needed) else f"{needed:g}"
+
+
+def describe(one: Judged) -> str:
+    """A claim with its verdict, effect and interval in a sentence that may be quoted."""
+    found, published = one.estimate, published_effect(one.claim)
+    words = f"{one.claim.sentence}: {one.verdict.word}. {100 * found.mean:+.1f} points of mAP"
+    if found.seeds > 1:
+        words += f", interval {100 * found.low:+.1f} to {100 * found.high:+.1f}"
+    words += f" ({found.seeds} seed{'s' * (found.seeds != 1)})"
+    words += "" if published is None else f"; published {published:+.1f}"
+    needed = one.verdict.seeds_needed
+    if needed is None:
+        return f"{words}."
+    if math.isinf(needed):
+        return f"{words}. It takes more people, not more seeds, to decide it."
+    return f"{words}. It takes {'two or more' if math.isnan(needed) else f'{needed:g}'} seeds to decide it."
+
+
+def gains_table(results: Results, study: Study) -> pd.DataFrame:
+    """What each start gains over the first by share of the labels, with 95 % intervals, and what was published beside it.
+
+    Published is LUPerson over ImageNet with labels on Market-1501; NaN for shares without a figure.
+    """
+    published = published_shares(study).pivot(index="share", columns="start", values="mAP")
+    published = published["LUP unsup."] - published["ImageNet sup."]
+    of = {cell.share: cell.of for cell in study.cells}
+    rows = []
+    for start in study.starts[1:]:
+        for share in sorted(of):
+            pair = (1.0, Group(start, share, of[share])), (-1.0, Group(study.starts[0], share, of[share]))
+            if (found := results.estimate(pair, 0.95)) is not None:
+                effect = {"gain": 100 * found.mean, "low": 100 * found.low, "high": 100 * found.high}
+                row = {"start": start, "share": share, "seeds": found.seeds} | effect
+                rows.append(row | {"published": published.get(share, math.nan)})
+    return pd.DataFrame(rows)
+
+
+def beside_table(every: Mapping[str, Results]) -> pd.DataFrame:
+    """One row per claim and data set, in the order of studies and claims: study, claim, data, and `claims_table`'s columns."""
+    rows = []
+    for name, results in every.items():
+        for study in results.studies.values():
+            judged = results.judge(study)
+            about = {"study": study.name, "key": [one.claim.key for one in judged], "data": name}
+            rows.append(claims_table(judged).assign(**about))
+    table = pd.concat(rows, ignore_index=True)
+    order = {key: number for number, key in enumerate(dict.fromkeys(zip(table["study"], table["key"], strict=True)))}
+    place = [order[key] for key in zip(table["study"], table["key"], strict=True)]
+    front = ["study", "claim", "data"]
+    table = table.assign(place=place).sort_values("place", kind="stable").drop(columns=["place", "key"])
+    return table[front + [column for column in table if column not in front]].reset_index(drop=True)
 
 
 def published_shares(study: Study) -> pd.DataFrame:

@@ -36,7 +36,7 @@ from lab.machine import describe_machine
 from lab.pretrain.train import pretrain
 from lab.runs import Run
 from lab.study.designs import Cell, make_studies
-from lab.study.results import COST, SETTINGS, Results, collect
+from lab.study.results import COST, SETTINGS, Results, collect, load
 from lab.study.world import StudyConfig, World
 from lab.weights import describe_init
 
@@ -99,10 +99,9 @@ def share_out(cells: Sequence[Cell], part: int, parts: int) -> list[Cell]:
 
 
 def update(folder: Path) -> Results:
-    """Read all runs of the folder anew into its tables. Raises InputError if there is no finished cell."""
-    results = collect(folder, json.loads((folder / SETTINGS).read_text()))
-    results.save(folder)
-    return results
+    """Read all runs of the folder anew into its tables, and return these. Raises InputError if there is no finished cell."""
+    collect(folder, json.loads((folder / SETTINGS).read_text())).save(folder)
+    return load(folder)  # as they are written, so that reports from runs and from tables are the same to the last digit
 
 
 def is_done(folder: Path, config: StudyConfig, cell: Cell) -> bool:

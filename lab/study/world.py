@@ -160,8 +160,7 @@ class World:
             changes["augmentation"] = f"whole-{changes['augmentation']}"
         config = replace(base, seed=cell.seed, lr=base.lr * rate, **changes)
         # no crop should meet itself in the queue, where it would count as somebody else
-        queue = min(int(base.queue_size * queue), images // 2)
-        queue = max(1, queue // base.batch_size) * base.batch_size
+        queue = max(base.batch_size, min(int(base.queue_size * queue), images // 2))
         per_epoch = max(1, images // base.batch_size)
         steps = self.config.pretrain_steps * longer if self.config.size == "tiny" else base.epochs * longer * per_epoch
         epochs = max(1, round(steps / per_epoch))
