@@ -90,9 +90,7 @@ def _head(results: Results) -> str:
     test = facts["test"]
     size = f"size {facts['size']}"
     if facts["size"] == "tiny":
-        size += (
-            f", {facts['pretrain_steps']} steps of pre-training, {facts['finetune_steps']} steps of fine-tuning at 10 %"
-        )
+        size += f", {facts['pretrain_steps']} steps of pre-training, {facts['finetune_epochs']} passes of fine-tuning"
     return "\n".join(
         [
             f"# Study on {facts['dataset']}",

@@ -70,8 +70,10 @@ def describe(one: Judged) -> str:
     if needed is None:
         return f"{words}."
     if math.isinf(needed):
-        return f"{words}. It takes more people, not more seeds, to decide it."
-    return f"{words}. It takes {'two or more' if math.isnan(needed) else f'{needed:g}'} seeds to decide it."
+        return f"{words}. More seeds alone would not decide it."
+    return (
+        f"{words}. {'Two or more' if math.isnan(needed) else f'{needed:g}'} seeds would decide it, if all else stayed."
+    )
 
 
 def gains_table(results: Results, study: Study) -> pd.DataFrame:

@@ -28,14 +28,13 @@ from lab.weights import describe_init, resolve_weights
 
 HOW = ("workers", "shard", "keep_weights")  # settings that say how the work is done and not what comes out
 SYNTHETIC = {  # folder below data/ -> the people in it
-    "people": SyntheticConfig(),
+    "people": SyntheticConfig(num_test_ids=120),
     "others": SyntheticConfig(seed=100, num_train_ids=1, num_test_ids=1, num_distractors=0, num_junk=0, num_unlabeled=4000,
                               people_unlabeled=1000),
     "cut-outs": SyntheticConfig(num_train_ids=1, num_test_ids=1, num_distractors=0, num_junk=0, num_unlabeled=4000,
                                 people_unlabeled=1000, num_places=400),
 }  # fmt: skip
 WARMUP = 0.1  # tiny: share of a pre-training with rising learning rate
-FEW = 0.1  # the share of labels that `finetune_steps` belongs to
 
 
 @dataclass(frozen=True)
@@ -50,13 +49,15 @@ class StudyConfig:
     size: Literal["tiny", "paper"] = "tiny"  # minutes on two cores, or LUPerson's settings
     seeds: int = 4  # trainings of each cell that a claim is about, pre-training included
     pretrain_steps: int = 150  # tiny: steps of each pre-training; size paper keeps the published 200 epochs
-    finetune_steps: int = 50  # tiny: steps at 10 % of the labels, growing with their square root; paper: 60 epochs
+    finetune_epochs: int = (
+        8  # tiny: passes over the labels, so that more labels mean more steps, as published; paper: 60
+    )
     workers: int = 1  # processes that each do a cell at a time
     shard: str = "1/1"  # i/n does the i-th of n parts, as on one of n machines; their runs/ go together for the report
     keep_weights: bool = False  # keep checkpoints of fine-tunings: 140 MB each at size tiny
 
     def __post_init__(self):
-        for name in ("seeds", "pretrain_steps", "finetune_steps", "workers"):
+        for name in ("seeds", "pretrain_steps", "finetune_epochs", "workers"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; expected 1 or more")
         if self.dataset == "synthetic" and (self.root or self.unlabeled or self.other):
@@ -105,7 +106,7 @@ class StudyConfig:
             "size": self.size,
             "seeds": self.seeds,
             "pretrain_steps": self.pretrain_steps if self.size == "tiny" else None,
-            "finetune_steps": self.finetune_steps if self.size == "tiny" else None,
+            "finetune_epochs": self.finetune_epochs if self.size == "tiny" else None,
         }
 
 
@@ -172,8 +173,7 @@ class World:
         labels = {"fraction": cell.share, "fraction_of": cell.of, "seed": cell.seed}
         if self.config.size == "paper":
             return FinetuneConfig(**labels)
-        steps = round(self.config.finetune_steps * (cell.share / FEW) ** 0.5)
-        return replace(tiny_finetuning(), steps_per_epoch=steps, epochs=1, **labels)
+        return replace(tiny_finetuning(), epochs=self.config.finetune_epochs, **labels)
 
 
 def tiny_pretraining() -> PretrainConfig:
