@@ -15,8 +15,8 @@ from torchvision.transforms import functional as on_tensors
 
 from lab.errors import InputError
 from lab.pretrain.augment import (
-    JITTER,
     COLUMNS,
+    JITTER,
     RECIPES,
     Draws,
     Recipe,

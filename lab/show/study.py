@@ -135,8 +135,8 @@ def _bars(colour: str, marker: str) -> dict:
 
 
 def _far(effects: list[float]) -> float:
-    """Up to where intervals are drawn in full: at least 5 points, and well beyond the largest effect."""
-    return max(5.0, FAR * float(np.nanmax(np.abs(effects))))
+    """Up to where intervals are drawn in full: at least 10 points, and well beyond the largest effect."""
+    return max(10.0, FAR * float(np.nanmax(np.abs(effects))))
 
 
 def _reach(value, low, high) -> np.ndarray:
