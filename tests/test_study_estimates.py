@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 
+from lab.evaluate.statistics import bootstrap_means
 from lab.study.estimates import (
     MARGIN,
     REFUTED,
@@ -40,10 +41,18 @@ def test_where_seeds_do_not_matter_it_is_the_standard_error_over_people():
     values = np.random.default_rng(0).normal(0.3, 0.2, 200)
     found = estimate(np.tile(values, (3, 1)), np.ones(200))
     assert found.sd_seeds == 0
-    assert found.se_people == pytest.approx(values.std() / math.sqrt(200), rel=0.03)  # 10,000 draws
+    assert found.se_people == pytest.approx(values.std(ddof=1) / math.sqrt(200))
     assert found.df == pytest.approx(199)
     reach = student.ppf(0.975, 199) * found.se_people
     assert (found.low, found.high) == pytest.approx((values.mean() - reach, values.mean() + reach))
+
+
+def test_the_error_over_people_is_that_of_drawing_them_again_and_again():
+    random = np.random.default_rng(5)
+    count = random.integers(1, 7, 80)
+    sums = count * random.random(80)
+    draws = bootstrap_means(sums[:, None], count, 20_000)
+    assert estimate(sums[None], count).se_people == pytest.approx(draws.std(), rel=0.03)
 
 
 def test_both_parts_add_as_squares_and_degrees_of_freedom_follow_welch_and_satterthwaite():

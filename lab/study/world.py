@@ -49,9 +49,7 @@ class StudyConfig:
     size: Literal["tiny", "paper"] = "tiny"  # minutes on two cores, or LUPerson's settings
     seeds: int = 4  # trainings of each cell that a claim is about, pre-training included
     pretrain_steps: int = 150  # tiny: steps of each pre-training; size paper keeps the published 200 epochs
-    finetune_epochs: int = (
-        8  # tiny: passes over the labels, so that more labels mean more steps, as published; paper: 60
-    )
+    finetune_epochs: int = 8  # tiny: passes over the labels, so that more labels mean more steps; paper: 60
     workers: int = 1  # processes that each do a cell at a time
     shard: str = "1/1"  # i/n does the i-th of n parts, as on one of n machines; their runs/ go together for the report
     keep_weights: bool = False  # keep checkpoints of fine-tunings: 140 MB each at size tiny
