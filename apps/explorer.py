@@ -27,7 +27,10 @@ a.lab-link:hover {background: color-mix(in srgb, currentColor 10%, transparent)}
 .lab-icon {font-family: "Material Symbols Rounded"; font-size: 1.25rem; line-height: 1}
 </style>"""
 # Charts are drawn for white paper, as they are saved; on a dark screen they are shown with light and dark swapped.
-DARK = "<style>.js-plotly-plot {filter: invert(0.91) hue-rotate(180deg)}</style>"
+DARK = """<style>
+.js-plotly-plot, [class*="st-key-drawn"] img {filter: invert(0.91) hue-rotate(180deg)}
+</style>"""
+STUDY = "Study"  # the one page that needs no runs
 
 
 def main() -> None:
@@ -41,6 +44,7 @@ def main() -> None:
             st.Page("views/rank_lists.py", title="Rank lists", icon=":material/format_list_numbered:"),
             st.Page("views/attention.py", title="Attention", icon=":material/visibility:"),
             st.Page("views/compare.py", title="Compare two", icon=":material/compare_arrows:"),
+            st.Page("views/study.py", title=STUDY, icon=":material/science:"),
             st.Page("views/distances.py", title="Distances", icon=":material/straighten:"),
             st.Page("views/embedding.py", title="Embedding map", icon=":material/scatter_plot:"),
             st.Page("views/training.py", title="Training", icon=":material/show_chart:"),
@@ -51,10 +55,11 @@ def main() -> None:
     )
     folder = find_folder()
     runs, problems = list_runs(folder)
-    if not runs:
+    if runs:
+        choose(folder, runs, problems)
+    elif page.title != STUDY:
         show_empty(str(folder), problems)
         st.stop()
-    choose(folder, runs, problems)
     page.run()
 
 
@@ -68,7 +73,7 @@ def show_empty(folder: str, problems: list[str]) -> None:
     st.code("lab demo --out demo\nlab app demo/runs", language="bash")
     st.markdown(
         "To look at your own runs, give the folder that holds them: `lab app RUNS_DIR`. A run is a folder with "
-        "`config.json` or with `eval/`, as `lab finetune` and `lab evaluate` write it."
+        "`config.json` or with `eval/`, as `lab finetune` and `lab evaluate` write it. The page [Study](./study) needs none."
     )
     for problem in problems:
         st.error(plain(problem))

@@ -16,13 +16,13 @@ from lab.study.results import Results
 from lab.study.tables import BY_SHARE, claims_table, dots_table, means_table, published_dots, published_shares
 
 HOW_TO_READ = f"""
-Intervals and verdicts: each mean has two sources of error, the seed of the training (pre-training, labelled people, batches)
-and the people who are searched. The standard error has a part for each (between seeds; between people, who bring all of their
-queries), arms are paired by seed and query, and intervals use Student's t with Welch's degrees of freedom. Those of claims hold together at 95 %
-for all claims of a study (Bonferroni). A claim is *supported* if its interval lies above 0, *not supported* if it lies below
-{100 * MARGIN:g} point of mAP, and else *not decided*, with the number of seeds that would decide if mean and spread stayed.
-Published effects are differences of published figures of one run each, on Market-1501 (augmentation: CUHK03 labeled), over
-ImageNet weights where ours are over random weights.
+Intervals and verdicts: each mean has two sources of error, the seed of the training (pre-training, labelled people,
+batches) and the people who are searched. The standard error has a part for each (between seeds; between people, who bring
+all of their queries), arms are paired by seed and query, and intervals use Student's t with Welch's degrees of freedom.
+Those of claims hold together at 95 % for all claims of a study (Bonferroni). A claim is *supported* if its interval lies
+above 0, *not supported* if it lies below {100 * MARGIN:g} point of mAP, and else *not decided*, with the number of seeds
+that would decide if mean and spread stayed. Published effects are differences of published figures of one run each, on
+Market-1501 (augmentation: CUHK03 labeled), over ImageNet weights where ours are over random weights.
 """.strip()
 
 

@@ -468,4 +468,4 @@ precision_figure(counts, 196 * sigma / counts**0.5, (n, by_bootstrap), title)
 # * The paper: [LUPerson, section 5](https://arxiv.org/abs/2012.03753), whose small-scale and few-shot settings are about data sets as small as yours may be.
 # * The code: the reader of CSVs [`folder.py`](../lab/data/readers/folder.py), weights [`backbone.py`](../lab/backbone.py) and [`convert.py`](../lab/convert.py), [`export.py`](../lab/export.py), the command's verbs [`verbs.py`](../lab/verbs.py). From videos to crops: [docs/data.md](../docs/data.md). Training on GPUs: [docs/training.md](../docs/training.md).
 # * The explorer: `lab app demo/runs`, page *Your own image*: [localhost:8501/search](http://localhost:8501/search).
-# * Back to the start with fresh eyes: [00 · A tour](00_tour.ipynb).
+# * Next: [10 · The study](10_the_study.ipynb), the paper's claims with error bars.
