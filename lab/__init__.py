@@ -27,12 +27,14 @@ Read the code in this order, each stage is one folder:
                    draws besides: `overview`, `run_facts`, `rank_lists`, `pair_maps`, `two_runs`, `error_tables`,
                    `embedding_map`, `data`, `images` and `uploads` of pictures. What notebooks
                    draw: `cameras`, `views`, `contrast`, `embedding`, `branches`, `losses`, `planning`, `precision`,
-                   `circle`, `neighbours`, `gains`, `maps`, `uncertainty`, `published_tables`, `lines` and `bars` (with
-                   `axes`); `live` for sliders
+                   `circle`, `neighbours`, `gains`, `maps`, `uncertainty`, `published_tables`, `study`, `lines` and `bars`
+                   (with `axes`); `live` for sliders
 8. `lab.runs`      the folder that every stage writes and everything else reads; `log_file` for log.csv, `features_on_disk`
-                   for large files
+                   for large files; `machine` says what a number was measured on
 9. `lab.models`    any weights as a model that embeds; `export` writes it as ONNX, for programs without torch
-10. `lab.cli`      the `lab` command, one thin function per verb (`verbs`, `data_verbs`); `demo` tells the whole story with
+10. `lab.study`    the paper's claims in miniature: grids of runs (`designs`, `world`, `work`), error bars and verdicts
+                   (`estimates`, `results`), tables and the report (`tables`, `report`)
+11. `lab.cli`      the `lab` command, one thin function per verb (`verbs`, `data_verbs`); `demo` tells the whole story with
                    them, `reproduce` puts our numbers beside those of `published`, `matrix` every model on every data set
 """
 

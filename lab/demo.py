@@ -6,8 +6,8 @@ prints one table. Whatever is already there is reused; a notebook asks for what 
 
 So that it ends within minutes on any machine, crops have a quarter of tiny's pixels, and the number of epochs follows
 from a short measurement of this machine's speed (`Plan`, kept in plan.json): the table shows what the same few minutes
-buy from each starting point, and a faster machine prints better numbers. `benchmarks/small_scale.py` compares starting
-points at a fixed number of steps and for several seeds.
+buy from each starting point, and a faster machine prints better numbers. `lab study` compares starting points at fixed
+settings and with several seeds.
 """
 
 import json

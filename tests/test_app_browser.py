@@ -26,7 +26,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.whic
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install Debian's package chromium")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 LONG = ("finetune-tiny-synthetic-from-luperson-seed-0", "finetune-tiny-synthetic-from-luperson-seed-1")
-PAGES = ("", "rank_lists", "attention", "compare", "distances", "embedding", "training", "search", "data")
+PAGES = ("", "rank_lists", "attention", "compare", "study", "distances", "embedding", "training", "search", "data")
 
 
 @pytest.fixture(scope="module")

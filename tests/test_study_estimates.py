@@ -14,6 +14,8 @@ from lab.study.estimates import (
     SUPPORTED,
     UNDECIDED,
     Estimate,
+    Verdict,
+    both,
     decide,
     estimate,
     simultaneous,
@@ -121,6 +123,14 @@ def test_the_seeds_needed_are_the_fewest_that_decide():
 
 def test_more_seeds_cannot_decide_what_depends_on_the_people():
     assert decide(made(0.03, -0.1, 0.16, sd=0.001, se_people=0.06)).seeds_needed == math.inf
+
+
+def test_a_gain_that_is_not_there_cannot_shrink():
+    yes, no, open_ = Verdict(SUPPORTED, None), Verdict(REFUTED, None), Verdict(UNDECIDED, 7)
+    assert both(yes, yes) == yes
+    assert both(yes, no) == both(open_, no) == both(no, open_) == no
+    assert both(yes, open_) == open_
+    assert both(Verdict(UNDECIDED, 9), open_) == Verdict(UNDECIDED, 9)
 
 
 def test_several_intervals_hold_together():

@@ -81,6 +81,7 @@ class Group:
 class Claim:
     """A sentence that holds if a weighted sum of groups' mean mAP is above 0, and the same sum of published figures.
 
+    With `presupposes`, the key of another claim, that one has to hold as well: a gain that is not there cannot shrink.
     `published` are weights and arguments of `lab.published.published_map`.
     """
 
@@ -88,6 +89,7 @@ class Claim:
     sentence: str
     contrast: tuple[tuple[float, Group], ...]
     published: tuple[tuple[float, tuple], ...] = ()
+    presupposes: str | None = None
 
     @property
     def groups(self) -> list[Group]:
@@ -152,9 +154,10 @@ def _label_claims(start: str, of: str, what: str, setting: str) -> tuple[Claim, 
     )
     shrinks = Claim(
         f"{start}-gain-shrinks-{of}",
-        f"What {start} gains over random weights is more at 10 % of the {what} than with all",
+        f"What {start} gains over random weights is there at 10 % of the {what}, and more than with all",
         ((1.0, few), (-1.0, few_scratch), (-1.0, all_), (1.0, all_scratch)),
         (*gain, *later),
+        presupposes=helps.key,
     )
     return helps, shrinks
 
@@ -187,7 +190,7 @@ def _temperature(seeds: int) -> Study:
 
     claims = (
         claim(0.1, 0.2, "A temperature of 0.1, LUPerson's, is better than MoCo v2's 0.2"),
-        claim(0.1, 0.05, "It is better than 0.05: too small a temperature does not learn"),
+        claim(0.1, 0.05, "A temperature of 0.1 is better than 0.05: too small a one does not learn"),
     )
     cells = _cells(list(names.values()), (0.1,), "ids", min(TWO_SEEDS, seeds))
     return Study("temperature", "How sharply should pre-training tell crops apart?", cells, claims)

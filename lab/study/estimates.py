@@ -16,7 +16,7 @@ from scipy.stats import t as student
 
 MARGIN = 0.01  # an effect below one point of mAP is taken as none
 LEVEL = 0.95
-MOST_SEEDS = 50  # beyond that nobody would run them
+MOST_SEEDS = 1000  # beyond that nobody would run them
 SUPPORTED, REFUTED, UNDECIDED = "supported", "not supported", "not decided"
 
 
@@ -47,7 +47,7 @@ class Verdict:
     """`word` follows from the interval: above 0 SUPPORTED, else below MARGIN REFUTED, else UNDECIDED.
 
     `seeds_needed` is how many seeds would decide if mean and spread stayed as they are; None if it is decided, infinity
-    if more seeds cannot decide it, because what is open is a matter of the people who are searched.
+    if not even 1,000 would, because what is open is a matter of the people who are searched.
     """
 
     word: str
@@ -65,10 +65,12 @@ def estimate(sums: np.ndarray, count: np.ndarray, level: float = LEVEL) -> Estim
     means = sums.sum(axis=1) / count.sum()  # (S,)
     se_people = _cluster_error(sums.mean(axis=0), count)
     seeds, people = sums.shape
-    sd = float(means.std(ddof=1)) if seeds > 1 else math.nan
-    mean, df = float(means.mean()), _degrees_of_freedom(sd, se_people, seeds, people)
-    found = Estimate(mean, math.nan, math.nan, sd, se_people, df, seeds, people)
-    reach = _reach(found.se, df, level)
+    mean = float(means.mean())
+    if seeds < 2 or people < 2:
+        return Estimate(mean, math.nan, math.nan, math.nan, se_people, math.nan, seeds, people)
+    sd = float(means.std(ddof=1))
+    parts = sd**2 / seeds, se_people**2
+    reach, df = float(_reach(*parts, seeds, people, level)), float(_degrees_of_freedom(*parts, seeds, people))
     return Estimate(mean, mean - reach, mean + reach, sd, se_people, df, seeds, people)
 
 
@@ -79,6 +81,14 @@ def decide(found: Estimate, level: float = LEVEL) -> Verdict:
     if found.high < MARGIN:
         return Verdict(REFUTED, None)
     return Verdict(UNDECIDED, _seeds_needed(found, level))
+
+
+def both(claim: Verdict, presupposed: Verdict) -> Verdict:
+    """The verdict on a claim that means something only if another holds as well."""
+    words = [REFUTED, UNDECIDED, SUPPORTED]
+    word = min(claim.word, presupposed.word, key=words.index)
+    needed = [one.seeds_needed for one in (claim, presupposed) if one.seeds_needed is not None]
+    return Verdict(word, max(needed) if word == UNDECIDED else None)
 
 
 def simultaneous(claims: int, level: float = LEVEL) -> float:
@@ -99,24 +109,20 @@ def _seeds_needed(found: Estimate, level: float) -> float:
     """The least number of seeds at which the interval around the same mean would decide; NaN with one seed."""
     if math.isnan(found.sd_seeds):
         return math.nan
-    for seeds in range(found.seeds + 1, MOST_SEEDS + 1):
-        se = math.hypot(found.sd_seeds / math.sqrt(seeds), found.se_people)
-        df = _degrees_of_freedom(found.sd_seeds, found.se_people, seeds, found.people)
-        reach = _reach(se, df, level)
-        if found.mean - reach > 0 or found.mean + reach < MARGIN:
-            return seeds
-    return math.inf
+    seeds = np.arange(found.seeds + 1, MOST_SEEDS + 1)
+    reach = _reach(found.sd_seeds**2 / seeds, found.se_people**2, seeds, found.people, level)
+    decided = seeds[(found.mean - reach > 0) | (found.mean + reach < MARGIN)]
+    return float(decided[0]) if len(decided) else math.inf
 
 
-def _reach(se: float, df: float, level: float) -> float:
-    """Half the width of the interval; an error of 0 needs no degrees of freedom."""
-    return 0.0 if se == 0 else se * float(student.ppf((1 + level) / 2, df))
+def _reach(of_seeds, of_people, seeds, people: int, level: float):
+    """Half the width of the interval from both parts of the variance of the mean; each argument but the last may be (N,)."""
+    return np.sqrt(of_seeds + of_people) * student.ppf(
+        (1 + level) / 2, _degrees_of_freedom(of_seeds, of_people, seeds, people)
+    )
 
 
-def _degrees_of_freedom(sd_seeds: float, se_people: float, seeds: int, people: int) -> float:
-    if seeds < 2 or people < 2:
-        return math.nan
-    parts = np.array([sd_seeds**2 / seeds, se_people**2])
-    if not parts.any():
-        return math.inf
-    return float(parts.sum() ** 2 / (parts**2 / [seeds - 1, people - 1]).sum())
+def _degrees_of_freedom(of_seeds, of_people, seeds, people: int):
+    """Welch and Satterthwaite's, infinite where nothing varies."""
+    squares = of_seeds**2 / (seeds - 1) + of_people**2 / (people - 1)
+    return np.where(squares > 0, (of_seeds + of_people) ** 2 / np.where(squares > 0, squares, 1), math.inf)

@@ -22,7 +22,7 @@ from lab.files import replacing, write_json
 from lab.published import published_map
 from lab.runs import EvalResult, Run
 from lab.study.designs import Cell, Claim, Group, Start, Study, make_studies
-from lab.study.estimates import Estimate, Verdict, decide, estimate, simultaneous
+from lab.study.estimates import Estimate, Verdict, both, decide, estimate, simultaneous
 
 SETTINGS, CELLS, PEOPLE, COST = "study.json", "cells.csv", "people.csv", "cost.json"
 KEY = ["start", "share", "of", "rerank"]
@@ -70,8 +70,16 @@ class Results:
     def judge(self, study: Study) -> list[Judged]:
         """Each claim that there are results for; their intervals hold together."""
         level = simultaneous(len(study.claims))
-        found = [(claim, self.estimate(claim.contrast, level)) for claim in study.claims]
-        return [Judged(claim, one, decide(one, level), level) for claim, one in found if one is not None]
+        found = {claim.key: self.estimate(claim.contrast, level) for claim in study.claims}
+        verdicts = {key: decide(one, level) for key, one in found.items() if one is not None}
+        judged = []
+        for claim in study.claims:
+            if claim.key in verdicts:
+                verdict = verdicts[claim.key]
+                if claim.presupposes in verdicts:
+                    verdict = both(verdict, verdicts[claim.presupposes])
+                judged.append(Judged(claim, found[claim.key], verdict, level))
+        return judged
 
     def means(self, study: Study) -> pd.DataFrame:
         """Each group's mAP with its 95 % interval over seeds and people, mean rank-1 and mINP, cost; in the study's order."""

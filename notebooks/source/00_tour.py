@@ -183,7 +183,7 @@ curves.initialisation_figure(plain[plain["stage"] == "finetune"], "mAP after fin
 #
 # On real data, Market-1501 and DukeMTMC, the paper finds that the start matters most where labels are few (11.5 points of mAP at 10 % of the people, 3.6 at 90 % on Market-1501); on MSMT17 the gain is about as large at all fractions (1.8 to 2.7). Does your table agree with the one or the other?
 #
-# One run per bar is thin evidence: another seed moves each by a few points. Before you believe a difference, repeat it: `benchmarks/small_scale.py` runs several seeds.
+# One run per bar is thin evidence: another seed moves each by a few points. Before you believe a difference, repeat it: `lab study` runs several seeds (notebook 10).
 #
 # The CMC curves say how soon the *first* right crop comes:
 
