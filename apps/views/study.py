@@ -25,7 +25,7 @@ from lab.study.results import Results
 
 HELP = {
     SUPPORTED: "The interval lies above 0",
-    REFUTED: "The interval lies below one point of mAP",
+    REFUTED: "The interval lies below one point of mAP, or what the claim takes for granted is not supported",
     UNDECIDED: "The interval says neither; the table says how many seeds would decide",
 }
 COMMIT = 12  # letters of a commit that tell it apart
