@@ -24,12 +24,12 @@ OURS = pd.DataFrame(
 PUBLISHED = pd.DataFrame([("ImageNet sup.", 0.1, 53.1), ("LUP unsup.", 0.1, 64.6)], columns=["start", "share", "mAP"])
 CLAIMS = pd.DataFrame(
     [
-        ("A helps", 8.0, 4.0, 12.0, 11.5, "supported"),
-        ("B helps", -3.0, -6.0, 0.0, math.nan, "not supported"),
-        ("C helps", 1.0, -60.0, 60.0, 0.5, "not decided"),
-        ("D helps", 2.0, math.nan, math.nan, math.nan, "not decided"),
+        ("A helps", 8.0, 4.0, 12.0, 11.5, "supported", ""),
+        ("B helps", -3.0, -6.0, 0.0, math.nan, "not supported", "the gain itself is not supported"),
+        ("C helps", 1.0, -60.0, 60.0, 0.5, "not decided", ""),
+        ("D helps", 2.0, math.nan, math.nan, math.nan, "not decided", ""),
     ],
-    columns=["claim", "effect", "low", "high", "published", "verdict"],
+    columns=["claim", "effect", "low", "high", "published", "verdict", "note"],
 )
 DOTS = pd.DataFrame(
     [("a", 40.0, 35.0, 45.0, 0.0, 0.0, 0.0), ("b", 42.0, 36.0, 48.0, 2.0, -1.0, 5.0)],
@@ -104,7 +104,8 @@ def test_dots_show_means_and_differences_to_the_first_beside_the_published_ones(
 def test_claims_have_their_verdict_in_words_colour_and_marker():
     figure = claims_figure(CLAIMS, "Claims of a study with quite a long question for a title, is it not?")
     (axes,) = figure.axes
-    said = {round(text.get_position()[1]): text for text in axes.texts}
+    said = {text.get_position()[1]: text for text in axes.texts}
+    assert said.pop(1.3).get_text() == "the gain itself is not supported"
     assert [said[row].get_text() for row in range(4)] == list(CLAIMS["verdict"])
     for row, claim in enumerate(CLAIMS.itertuples()):
         colour, marker = VERDICTS[claim.verdict]
@@ -152,7 +153,8 @@ def test_a_long_claim_is_folded_into_even_lines():
 def judged(word, needed, seeds=3, published=()) -> Judged:
     low, high = (0.01, 0.05) if seeds > 1 else (math.nan, math.nan)
     found = Estimate(0.03, low, high, 0.02, 0.01, 5.0, seeds, 40)
-    return Judged(Claim("key", "It helps", ((1.0, Group("scratch")),), published), found, Verdict(word, needed), 0.95)
+    verdict = Verdict(word, needed)
+    return Judged(Claim("key", "It helps", ((1.0, Group("scratch")),), published), found, verdict, verdict, 0.95)
 
 
 def test_a_claim_is_described_in_a_sentence_that_may_be_quoted():

@@ -74,6 +74,10 @@ def test_claims_without_cells_are_left_out_and_the_others_hold_together(results)
     row = table.loc["Starting from mine beats random weights at 10 % of the identities"]
     assert row["effect"] == pytest.approx(100 * (1.8 + 2.4) / 12)
     assert row["published"] == pytest.approx(11.5)
+    shrinks = table.loc[
+        "What mine gains over random weights is there at 10 % of the identities, and more than with all"
+    ]
+    assert (shrinks["verdict"], shrinks["note"]) == (UNDECIDED, "")  # one seed with all labels
     one_seed = table.loc["Starting from in-domain beats random weights at 10 % of the identities"]
     assert (one_seed["verdict"], one_seed["seeds needed"]) == (UNDECIDED, "two or more")
 

@@ -19,8 +19,9 @@ from lab.data.synthetic import SyntheticConfig, write
 from lab.errors import InputError
 from lab.runs import Run
 from lab.study.designs import IN_DOMAIN, SCRATCH, Cell, Start
+from lab.study.report import describe_seeds
 from lab.study.results import COST, load
-from lab.study.work import _attempt, do_study, update, work
+from lab.study.work import _attempt, begin, do_study, update, work
 from lab.study.world import StudyConfig, World
 
 CELLS = {"scratch-ids10-seed0", "scratch-all-seed0", "in-domain-ids10-seed0", "in-domain-all-seed0"}
@@ -157,8 +158,18 @@ def test_sigterm_saves_what_the_processes_have(people, tmp_path):
 
 
 def test_another_study_in_the_folder_is_refused(done, config):
-    with pytest.raises(InputError, match="holds a study with seeds 1, and now it is 2"):
-        do_study("rerank", done, replace(config, seeds=2))
+    with pytest.raises(InputError, match="holds a study with finetune_epochs 1, and now it is 2"):
+        do_study("rerank", done, replace(config, finetune_epochs=2))
+
+
+def test_seeds_can_be_added_which_is_kept_and_said_and_not_taken_away(config, tmp_path):
+    for seeds in (2, 3, 3, 5):
+        begin(tmp_path / "s", replace(config, seeds=seeds))
+    facts = json.loads((tmp_path / "s" / "study.json").read_text())
+    assert (facts["seeds"], facts["seeds_before"]) == (5, [2, 3])
+    assert "5 seeds (2, then 3 at first: added after a look" in describe_seeds(facts)
+    with pytest.raises(InputError, match="holds a study with seeds 5, and now it is 4"):
+        begin(tmp_path / "s", replace(config, seeds=4))
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def dots_figure(ours: pd.DataFrame, published: dict[str, float], title: str = ""
 def claims_figure(claims: pd.DataFrame, title: str = "") -> Figure:
     """Each claim's effect with its interval, coloured and marked by its verdict, and the published effect beside it.
 
-    Columns claim, effect, low, high (NaN without an interval), published (NaN without one), verdict; in points of mAP.
+    Columns claim, effect, low, high (NaN without an interval), published (NaN without one), verdict, note; in points of mAP.
     An interval that is far longer than all effects ends in an arrow.
     """
     figure = Figure(figsize=(11, 0.62 * len(claims) + 2), dpi=100, facecolor="white", layout="constrained")
@@ -106,6 +106,8 @@ def claims_figure(claims: pd.DataFrame, title: str = "") -> Figure:
         axes.plot(claim.published, row - 0.28, "D", color=PAPER, markersize=8)
         words = {"color": colour, "fontsize": 10.5, "fontweight": "bold", "va": "center"}
         axes.text(1.02, row, claim.verdict, transform=axes.get_yaxis_transform(), **words)
+        if claim.note:
+            axes.text(1.02, row + 0.3, claim.note, transform=axes.get_yaxis_transform(), fontsize=9, va="center")
     if claims["published"].notna().any():
         axes.plot([], [], "D", color=PAPER, markersize=8, label="published")
         axes.legend(fontsize=10.5, loc="lower right", bbox_to_anchor=(1, 1), frameon=False)

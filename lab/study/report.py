@@ -95,13 +95,23 @@ def _head(results: Results) -> str:
         [
             f"# Study on {facts['dataset']}",
             "",
-            f"- {size}, {facts['seeds']} seeds",
+            f"- {size}, {describe_seeds(facts)}",
             f"- {test['queries']} queries of {len(results.people)} people, {test['gallery']} gallery crops",
             f"- {len(set(results.cells['cell']))} cells and their pre-trainings: {results.cost():.0f} CPU minutes",
             f"- machine: {'; '.join(facts['machine'])}",
             f"- commit {', '.join(facts['commit'])}; torch {', '.join(facts['torch'])}",
         ]
     )
+
+
+def describe_seeds(facts: dict) -> str:
+    """How many seeds there are, and that some were added later."""
+    words = f"{facts['seeds']} seeds"
+    if earlier := facts.get("seeds_before"):
+        words += (
+            f" ({', then '.join(map(str, earlier))} at first: added after a look, so intervals are a little too narrow)"
+        )
+    return words
 
 
 def _markdown(table: pd.DataFrame, digits: int) -> str:

@@ -31,10 +31,11 @@ PERSON = ["pid", "queries"]
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim with what was found about it."""
+    """A claim with what was found about it; `alone` is the verdict without what the claim presupposes."""
 
     claim: Claim
     estimate: Estimate
+    alone: Verdict
     verdict: Verdict
     level: float  # of the estimate's interval: all claims of the study hold together at 95 %
 
@@ -75,10 +76,10 @@ class Results:
         judged = []
         for claim in study.claims:
             if claim.key in verdicts:
-                verdict = verdicts[claim.key]
+                alone = verdict = verdicts[claim.key]
                 if claim.presupposes in verdicts:
-                    verdict = both(verdict, verdicts[claim.presupposes])
-                judged.append(Judged(claim, found[claim.key], verdict, level))
+                    verdict = both(alone, verdicts[claim.presupposes])
+                judged.append(Judged(claim, found[claim.key], alone, verdict, level))
         return judged
 
     def means(self, study: Study) -> pd.DataFrame:

@@ -42,6 +42,7 @@ def claims_table(judged: list[Judged]) -> pd.DataFrame:
                 "seeds": found.seeds,
                 "published": math.nan if published is None else published,
                 "verdict": one.verdict.word,
+                "note": "" if one.alone == one.verdict else f"the gain itself is {one.verdict.word}",
                 "seeds needed": describe_need(one),
             }
         )

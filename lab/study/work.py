@@ -64,16 +64,22 @@ def do_study(name: str, folder: Path, config: StudyConfig) -> Results:
 
 
 def begin(folder: Path, config: StudyConfig) -> None:
-    """Write study.json; InputError if the folder holds another study, or something else."""
+    """Write study.json; InputError if the folder holds another study, or something else. More seeds may be added to one.
+
+    How many there were before stays in `seeds_before`: who adds seeds after a look at the verdicts has to say so.
+    """
     facts, file = config.facts(), folder / SETTINGS
     if file.is_file():
         before = json.loads(file.read_text())
         for key, value in facts.items():
-            if before.get(key) != value:
+            if before.get(key) != value and not (key == "seeds" and value > before["seeds"]):
                 raise InputError(
                     f"{folder} holds a study with {key} {before.get(key)!r}, and now it is {value!r}; give --out a new folder, "
                     "or the same settings to go on"
                 )
+        if facts["seeds"] > before["seeds"]:
+            earlier = [*before.get("seeds_before", []), before["seeds"]]
+            write_json(file, before | {"seeds": facts["seeds"], "seeds_before": earlier})
         return
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} holds something that is not a study; give --out a new folder")

@@ -428,8 +428,8 @@ def draw(claim, n):
         reach, _ = half_width(found.sd_seeds, found.se_people, seeds, found.people, one.level)
         low, high = found.mean - reach, found.mean + reach
         word = decide(replace(found, low=low, high=high), one.level).word
-        rows.append([f"{seeds} seeds", 100 * found.mean, 100 * low, 100 * high, np.nan, word])
-    columns = ["claim", "effect", "low", "high", "published", "verdict"]
+        rows.append([f"{seeds} seeds", 100 * found.mean, 100 * low, 100 * high, np.nan, word, ""])
+    columns = ["claim", "effect", "low", "high", "published", "verdict", "note"]
     return claims_figure(pd.DataFrame(rows, columns=columns), one.claim.sentence)
 
 
@@ -618,8 +618,8 @@ for study in main.studies.values():
 # ```python
 # for one in judged:
 #     alone = main.estimate(one.claim.contrast, 0.95)
-#     if (word := decide(alone).word) != one.verdict.word:
-#         print(f"{one.claim.sentence}: {one.verdict.word} -> {word}")
+#     if (word := decide(alone).word) != one.alone.word:
+#         print(f"{one.claim.sentence}: {one.alone.word} -> {word}")
 # print(f"{len(judged)} claims were judged")
 # ```
 #
