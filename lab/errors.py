@@ -18,3 +18,6 @@ class Stopped(Exception):  # noqa: N818 (it is no error)
     def __init__(self, sentence: str, signal: int):
         super().__init__(sentence)
         self.signal = signal
+
+    def __reduce__(self):
+        return type(self), (str(self), self.signal)  # so that it can go from one process to another

@@ -123,6 +123,8 @@ def test_a_report_names_its_figures_and_where_it_comes_from(results, tmp_path):
     report = (tmp_path / "report.md").read_text()
     for words in ("a machine", "0123456789", "6 queries of 3 people", "7 of 24 cells"):
         assert words in report, words
+    settings = "--size tiny --seeds 2 --pretrain-steps 9 --finetune-epochs 3 --weights mine"
+    assert f"`lab study all --out OUT --dataset market1501 --root DIR {settings}`" in report
     for figure in ("small-scale.svg", "small-scale-claims.svg"):
         assert f"({figure})" in report
         assert (tmp_path / figure).read_text().startswith("<?xml")

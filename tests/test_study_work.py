@@ -154,6 +154,7 @@ def test_sigterm_saves_what_the_processes_have(people, tmp_path):
     _, said = job.communicate(timeout=60)
     assert job.returncode == 0, said
     assert "stopped by SIGTERM" in said
+    assert len(said.strip().splitlines()) == 1, said
     assert list(tmp_path.glob("s/runs/*/checkpoint.pt"))
 
 

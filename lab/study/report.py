@@ -98,10 +98,20 @@ def _head(results: Results) -> str:
             f"- {size}, {describe_seeds(facts)}",
             f"- {test['queries']} queries of {len(results.people)} people, {test['gallery']} gallery crops",
             f"- {len(set(results.cells['cell']))} cells and their pre-trainings: {results.cost():.0f} CPU minutes",
+            f"- command: `{command(facts)}`",
             f"- machine: {'; '.join(facts['machine'])}",
             f"- commit {', '.join(facts['commit'])}; torch {', '.join(facts['torch'])}",
         ]
     )
+
+
+def command(facts: dict) -> str:
+    """What makes these results once more."""
+    data = "" if facts["dataset"] == "synthetic" else f" --dataset {facts['dataset']} --root DIR"
+    data += " --other CROPS" * ("other-domain" in facts["domains"] and facts["dataset"] != "synthetic")
+    names = ("size", "seeds", "pretrain_steps", "finetune_epochs")
+    settings = [f"--{name.replace('_', '-')} {facts[name]}" for name in names if facts[name] is not None]
+    return " ".join(["lab study all --out OUT" + data, *settings, "--weights", *facts["weights"]])
 
 
 def describe_seeds(facts: dict) -> str:

@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from types import FrameType
 
@@ -200,16 +200,17 @@ def _timed(folder: Path, what: str, more: Callable[[], str] = str) -> Iterator[N
 def _in_processes(folder: Path, config: StudyConfig, cells: Sequence[Cell]) -> None:
     """`work` in several processes, which share the cores. Raises what the first that failed raised."""
     context = get_context("spawn")
-    answers = context.SimpleQueue()
-    jobs = [context.Process(target=_job, args=(folder, config, cells, answers)) for _ in range(config.workers)]
+    answers, ends = zip(*(context.Pipe(duplex=False) for _ in range(config.workers)), strict=True)
+    jobs = [context.Process(target=_job, args=(folder, config, cells, end)) for end in ends]
     with _asking(jobs):
-        for job in jobs:
+        for job, end in zip(jobs, ends, strict=True):
             job.start()
+            end.close()  # the process has its own
         for job in jobs:
             job.join()
-    if not answers.empty():
-        kind, *words = answers.get()
-        raise (InputError if kind == "input" else Stopped)(*words)
+    for answer in answers:
+        if error := _read(answer):
+            raise error
     codes = [job.exitcode for job in jobs]
     if -signal.SIGTERM in codes:
         raise Stopped("stopped by SIGTERM between two trainings: run the same command to go on", signal.SIGTERM)
@@ -237,13 +238,21 @@ def _asking(jobs: Sequence[BaseProcess]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _job(folder: Path, config: StudyConfig, cells: Sequence[Cell], answers: SimpleQueue) -> None:
+def _read(answer: Connection) -> Exception | None:
+    """The error that a process sent before it ended, if it did."""
+    try:
+        return answer.recv()
+    except EOFError:
+        return None
+
+
+def _job(folder: Path, config: StudyConfig, cells: Sequence[Cell], answer: Connection) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.workers))
     try:
         work(folder, config, cells)
     except InputError as error:
-        answers.put(("input", str(error)))
+        answer.send(error)
     except Stopped as stop:
-        answers.put(("stopped", str(stop), stop.signal))
+        answer.send(stop)
     except KeyboardInterrupt:
         pass  # the process that started this one says so
