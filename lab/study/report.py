@@ -32,7 +32,7 @@ def write_report(results: Results, folder: Path) -> list[str]:
     try:
         results.save(folder)
         for study in results.studies.values():
-            if results.done(study):
+            if results.judge(study):  # without a claim it has no more than cells that another study made
                 section, words = _section(results, study, folder)
                 sections.append(section)
                 lines += words
@@ -56,23 +56,21 @@ def study_figure(results: Results, study: Study) -> Figure | None:
 
 def _section(results: Results, study: Study, folder: Path) -> tuple[str, list[str]]:
     """The Markdown of a study and a line per claim; its figures are written."""
-    judged, means = results.judge(study), means_table(results, study).drop(columns="share")
-    claims = claims_table(judged)
+    means, claims = means_table(results, study).drop(columns="share"), claims_table(results.judge(study))
     done = f"{results.done(study)} of {len(study.cells)} cells"
     parts = [
         f"## {study.name}",
         f"{study.question} {done}; {results.cost(study):.0f} CPU minutes with the pre-trainings.",
     ]
-    figures = {study.name: study_figure(results, study)}
-    if len(claims):
-        figures[f"{study.name}-claims"] = claims_figure(claims, "Claims and verdicts")
+    figures = {
+        study.name: study_figure(results, study),
+        f"{study.name}-claims": claims_figure(claims, "Claims and verdicts"),
+    }
     for name, figure in figures.items():
         if figure is not None:
             _save(figure, folder / f"{name}.svg")
             parts.append(f"![{name}]({name}.svg)")
-    if len(claims):
-        parts.append(_markdown(claims, 1))
-    parts.append(_markdown(means, 1))
+    parts += [_markdown(claims, 1), _markdown(means, 1)]
     for name, table in (("means", means), ("claims", claims)):
         with replacing(folder / f"{study.name}-{name}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.3f")
