@@ -48,7 +48,8 @@ def study_figure(results: Results, study: Study) -> Figure | None:
     if study.name in BY_SHARE:
         ours = means_table(results, study)
         ours = ours[ours["re-ranked"] == "no"]
-        return shares_figure(ours, published_shares(study), BY_SHARE[study.name], study.question)
+        published, where = published_shares(study), f"here: {results.settings['dataset']}"
+        return shares_figure(ours, published, BY_SHARE[study.name], study.question, where)
     if study.name == "rerank" or len(table := dots_table(results, study)) < 2:
         return None
     return dots_figure(table, published_dots(study), study.question)
