@@ -180,10 +180,14 @@ def test_seeds_can_be_added_which_is_kept_and_said_and_not_taken_away(config, tm
         (["all", "--shard", "3/2"], "--shard is 3/2; expected i/n"),
         (["all", "--seeds", "0"], "--seeds is 0; expected 1 or more"),
         (["all", "--dataset", "market1501"], "--dataset is market1501 and --root is missing"),
+        (["all", "--dataset", "cuhk03-classic-labeled", "--root", "x"], "20 splits; a study takes one"),
         (["all", "--root", "x"], "the synthetic study draws its own people"),
         (["all", "--weights", "a=shipped", "a=shipped"], "give each a name of its own"),
         (["all", "--weights", "scratch=shipped"], "give each a name of its own"),
         (["all", "--weights", "none.pth"], "no weights at none.pth"),
+        (["all", "--weights", "a/b=shipped"], "give each a name of its own"),
+        (["all", "--weights", "in-domain-longer=shipped"], "give each a name of its own"),
+        (["all", "--dataset", "market1501", "--root", "nowhere"], "nowhere"),
         (["report"], "holds no study"),
     ],
 )
@@ -195,6 +199,24 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, sentence, tmp_path
     assert sentence in said
     assert len(said.splitlines()) == 1
     assert not (tmp_path / "new").exists()
+
+
+def test_other_crops_are_opened_before_anything_is_trained(config, tmp_path):
+    with pytest.raises(InputError, match="there is no folder"):
+        do_study("rerank", tmp_path / "new", replace(config, other=(tmp_path / "none",)))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_of_runs_or_a_broken_study_or_a_file_is_no_study(config, tmp_path):
+    (tmp_path / "demo" / "runs").mkdir(parents=True)
+    with pytest.raises(InputError, match="holds no study"):
+        update(tmp_path / "demo")
+    (tmp_path / "demo" / "study.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        begin(tmp_path / "demo", config)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        begin(tmp_path / "file", config)
 
 
 def test_a_folder_of_something_else_is_left_as_it_is(config, tmp_path):

@@ -1,8 +1,8 @@
 """What a study found, as tables: read from its runs or from the files of an earlier reading, which are enough for a report.
 
-    cells.csv    one row per cell and ranking: start, share, of, seed, rerank, mAP, rank-1, mINP (fractions), steps, cost
+    cells.csv    one row per cell and ranking: start, share, of, seed, rerank, mAP, rank-1, mINP (fractions), steps
     people.csv   one row per person: how many queries, and in the column of each cell the sum of their AP
-    study.json   settings, data, machine, commits
+    study.json   settings, data, machine, commits, CPU seconds of each run
 
 Nothing of a picture is in them. No torch.
 """
@@ -145,15 +145,11 @@ def column_name(cell: str, rerank: bool) -> str:
 
 def load(folder: str | Path) -> Results:
     """The tables of a folder that `lab study` or its report wrote. Raises InputError if they are not there or do not fit."""
-    folder = Path(folder)
-    if not (folder / SETTINGS).is_file():
-        raise InputError(f"{folder} holds no study: there is no {SETTINGS}; give --out a folder of lab study")
+    folder, settings = Path(folder), read_settings(folder)
     try:
-        settings = json.loads((folder / SETTINGS).read_text())
         cells, people = pd.read_csv(folder / CELLS), pd.read_csv(folder / PEOPLE)
-        missing = {*KEY, "cell", "seed", "mAP", "column", "steps"} - set(cells) | {*PERSON, *cells["column"]} - set(
-            people
-        )
+        columns = {*KEY, "cell", "seed", "mAP", "column", "steps"}
+        missing = columns - set(cells) | {*PERSON, *cells["column"]} - set(people)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"the study in {folder} cannot be read ({error}); write it anew with lab study report"
@@ -163,6 +159,17 @@ def load(folder: str | Path) -> Results:
             f"the study in {folder} lacks {', '.join(sorted(missing))}; write it anew with lab study report"
         )
     return Results(cells, people, settings)
+
+
+def read_settings(folder: str | Path) -> dict:
+    """study.json of a folder. Raises InputError if there is none, or a broken one."""
+    file = Path(folder) / SETTINGS
+    if not file.is_file():
+        raise InputError(f"{folder} holds no study: there is no {SETTINGS}; give --out a folder of lab study")
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"the study in {folder} cannot be read ({file.name}: {error}); restore that file") from error
 
 
 def collect(folder: Path, settings: dict) -> Results:

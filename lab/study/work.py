@@ -10,7 +10,6 @@ A process goes through the cells, takes one that nobody works on, and passes ove
 goes on from its checkpoint, and what is done is not done again.
 """
 
-import json
 import os
 import signal
 import time
@@ -36,7 +35,7 @@ from lab.machine import describe_machine
 from lab.pretrain.train import pretrain
 from lab.runs import Run
 from lab.study.designs import Cell, make_studies
-from lab.study.results import COST, SETTINGS, Results, collect, load
+from lab.study.results import COST, SETTINGS, Results, collect, load, read_settings
 from lab.study.world import StudyConfig, World
 from lab.weights import describe_init
 
@@ -51,8 +50,10 @@ def do_study(name: str, folder: Path, config: StudyConfig) -> Results:
     studies = make_studies(config.seeds, config.files(), config.domains)
     if name != "all" and name not in studies:
         raise InputError(f"there is no study '{name}' of these data; choose all, {', '.join(studies)}")
+    world = World(config, folder)
+    world.check()
     begin(folder, config)
-    World(config, folder).draw(config.workers)
+    world.draw(config.workers)
     cells = [cell for study in (studies.values() if name == "all" else [studies[name]]) for cell in study.cells]
     cells = share_out(list(dict.fromkeys(cells)), *config.part())
     print(f"{len(cells)} cells, {sum(is_done(folder, config, cell) for cell in cells)} of them are done", flush=True)
@@ -70,7 +71,7 @@ def begin(folder: Path, config: StudyConfig) -> None:
     """
     facts, file = config.facts(), folder / SETTINGS
     if file.is_file():
-        before = json.loads(file.read_text())
+        before = read_settings(folder)
         for key, value in facts.items():
             if before.get(key) != value and not (key == "seeds" and value > before["seeds"]):
                 raise InputError(
@@ -81,10 +82,10 @@ def begin(folder: Path, config: StudyConfig) -> None:
             earlier = [*before.get("seeds_before", []), before["seeds"]]
             write_json(file, before | {"seeds": facts["seeds"], "seeds_before": earlier})
         return
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} holds something that is not a study; give --out a new folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise InputError(f"{folder} holds something that is not a study; give --out a new folder")
         write_json(file, facts)
     except OSError as error:
         raise InputError(f"cannot write {folder} ({error.strerror}); give --out a writable place") from error
@@ -106,7 +107,7 @@ def share_out(cells: Sequence[Cell], part: int, parts: int) -> list[Cell]:
 
 def update(folder: Path) -> Results:
     """Read all runs of the folder anew into its tables, and return these. Raises InputError if there is no finished cell."""
-    collect(folder, json.loads((folder / SETTINGS).read_text())).save(folder)
+    collect(folder, read_settings(folder)).save(folder)
     return load(folder)  # as they are written, so that reports from runs and from tables are the same to the last digit
 
 

@@ -7,6 +7,7 @@
 At size tiny everything is small enough for minutes on two cores; at size paper the settings are LUPerson's.
 """
 
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 
 from lab.data import ReidDataset, load
 from lab.data.images import Files, ImageSource, Several, Some, open_images
-from lab.data.readers import DatasetName, list_images
+from lab.data.readers import CLASSIC, DatasetName, list_images
 from lab.data.synthetic import SyntheticConfig, write
 from lab.data.synthetic.dataset import MARKER
 from lab.errors import InputError
@@ -26,7 +27,7 @@ from lab.pretrain.train import PretrainConfig
 from lab.study.designs import Cell, Start
 from lab.weights import describe_init, resolve_weights
 
-HOW = ("workers", "shard", "keep_weights")  # settings that say how the work is done and not what comes out
+NAME = re.compile(r"\w[\w.+-]*")  # of a start, which is part of the names of folders
 SYNTHETIC = {  # folder below data/ -> the people in it
     "people": SyntheticConfig(num_test_ids=120),
     "others": SyntheticConfig(seed=100, num_train_ids=1, num_test_ids=1, num_distractors=0, num_junk=0, num_unlabeled=4000,
@@ -62,6 +63,8 @@ class StudyConfig:
             raise InputError(
                 "the synthetic study draws its own people; leave out --root, --unlabeled and --other, or give --dataset"
             )
+        if self.dataset in CLASSIC:
+            raise InputError(f"--dataset is {self.dataset}, whose protocol is 20 splits; a study takes one: use cuhk03")
         if self.dataset != "synthetic" and self.root is None:
             raise InputError(f"--dataset is {self.dataset} and --root is missing; give the folder of the data set")
         self.part()
@@ -89,8 +92,14 @@ class StudyConfig:
             resolve_weights(file)
             found.append(Start(name, weights=file))
         names = [start.name for start in found]
-        if len(set(names)) < len(names) or {"scratch", "in-domain", "other-domain"} & set(names):
-            raise InputError(f"--weights are called {', '.join(names)}; give each a name of its own as NAME=FILE")
+        own = [
+            NAME.fullmatch(name) and not name.startswith(("scratch", "in-", "other-", "pretrain-")) for name in names
+        ]
+        if len(set(names)) < len(names) or not all(own):
+            raise InputError(
+                f"--weights are called {', '.join(names)}; give each a name of its own as NAME=FILE, of letters, digits, '.', "
+                "'_', '+' and '-', that does not begin as the study's own starts do (scratch, in-, other-, pretrain-)"
+            )
         return found
 
     def facts(self) -> dict:
@@ -128,6 +137,20 @@ class World:
                 print(f"drawing synthetic people: {name}", flush=True)
                 write(self.folder / "data" / name, people, workers=workers)
 
+    def check(self) -> None:
+        """Open everything that the user named, before hours are spent. Raises InputError."""
+        if self.config.dataset != "synthetic":
+            for kind in self.config.domains:
+                source, least = self._all_crops(kind), self.pretraining_base().batch_size
+                if len(source) < least:
+                    raise InputError(
+                        f"there are {len(source)} {kind} crops; expected a batch of {least} or more: give more"
+                    )
+
+    def pretraining_base(self) -> PretrainConfig:
+        """The settings of pre-training that all starts share."""
+        return PretrainConfig() if self.config.size == "paper" else tiny_pretraining()
+
     def crops(self, start: Start, seed: int) -> ImageSource:
         """The crops that a pre-training takes: all of a kind, or a random share of them. Raises InputError."""
         source = self._all_crops(start.crops)
@@ -154,7 +177,7 @@ class World:
         """Settings of the pre-training that a cell starts from, on so many images: as many steps for each share of them."""
         changes = dict(cell.start.changes)
         longer, rate, queue = (float(changes.pop(f"times_{name}", 1)) for name in ("steps", "lr", "queue"))
-        base = PretrainConfig() if self.config.size == "paper" else tiny_pretraining()
+        base = self.pretraining_base()
         if self.config.size == "tiny" and changes.get("augmentation") in COLUMNS:
             changes["augmentation"] = f"whole-{changes['augmentation']}"
         config = replace(base, seed=cell.seed, lr=base.lr * rate, **changes)
